@@ -1,0 +1,166 @@
+"""`Frame`: one decoded picture on its way through the pipeline, and `Picture`, its pixels, which stay unconverted."""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+TimeSource = Literal["rtcp", "pts", "arrival"]
+"""Where `Frame.captured_at` comes from: the camera's own clock, the container's time stamps, or the time of arrival."""
+
+ColorMatrix = Literal["bt601", "bt709", "bt2020"]
+
+
+class Size(NamedTuple):
+    """Width and height in pixels, as a viewer sees the picture (after rotation)."""
+
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class YuvPlanes:
+    """A picture as 8-bit 4:2:0 planes, upright.
+
+    Attributes:
+        y: uint8 (H, W), luma.
+        u: uint8 (ceil(H / 2), ceil(W / 2)), blue difference.
+        v: uint8 (ceil(H / 2), ceil(W / 2)), red difference.
+        matrix: which YCbCr matrix the values are in.
+        full_range: True for 0..255 ("PC", JPEG), False for 16..235 ("TV").
+        tagged: False where the source does not say its matrix and `matrix` is what is assumed.
+
+    The arrays may be the decoder's own reference pictures: never write into them, copy first.
+    """
+
+    y: npt.NDArray[np.uint8]
+    u: npt.NDArray[np.uint8]
+    v: npt.NDArray[np.uint8]
+    matrix: ColorMatrix
+    full_range: bool
+    tagged: bool = True
+
+
+class Picture(Protocol):
+    """The pixels of one frame, held as the decoder gave them and converted where and when they are needed.
+
+    Made by a source; read by any thread. Every array that it hands out is read-only.
+    """
+
+    @property
+    def size(self) -> Size:
+        """Width and height of the upright picture in pixels."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the picture holds on to, for the limits of queues."""
+        ...
+
+    def rgb(self, width: int | None = None, height: int | None = None) -> npt.NDArray[np.uint8]:
+        """uint8 (height, width, 3), HWC, RGB, 0..255; at the picture's own size when none is given. Cached."""
+        ...
+
+    def bgr(self, width: int | None = None, height: int | None = None) -> npt.NDArray[np.uint8]:
+        """uint8 (height, width, 3), HWC, BGR, 0..255; at the picture's own size when none is given. Cached."""
+        ...
+
+    def gbr_planes(self, width: int, height: int) -> npt.NDArray[np.float32]:
+        """float32 (3, height, width), planes in the order G, B, R, 0..1: the cheap way into a model. Not cached.
+
+        One pass of the scaler from the decoder's own format to the model's size, without an 8-bit stop between.
+        """
+        ...
+
+    def yuv420p(self) -> YuvPlanes:
+        """The full-size picture as 8-bit 4:2:0 planes; the decoder's own memory where that is what it has."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NoPicture:
+    """What is left of a picture once the pixels were let go: its size. Asking it for pixels is a bug."""
+
+    size: Size
+
+    @property
+    def nbytes(self) -> int:
+        """Nothing is held."""
+        return 0
+
+    def _gone(self) -> RuntimeError:
+        return RuntimeError("the pixels of this frame were released: a sink that wants them sets wants_pictures = True")
+
+    def rgb(self, width: int | None = None, height: int | None = None) -> npt.NDArray[np.uint8]:
+        """Raises RuntimeError."""
+        raise self._gone()
+
+    def bgr(self, width: int | None = None, height: int | None = None) -> npt.NDArray[np.uint8]:
+        """Raises RuntimeError."""
+        raise self._gone()
+
+    def gbr_planes(self, width: int, height: int) -> npt.NDArray[np.float32]:
+        """Raises RuntimeError."""
+        raise self._gone()
+
+    def yuv420p(self) -> YuvPlanes:
+        """Raises RuntimeError."""
+        raise self._gone()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One decoded picture, with where and when it comes from. Made by a source, read by every thread, never changed.
+
+    Attributes:
+        source: name of the source in pipeline.toml.
+        seq: 0, 1, 2, ... as decoded by this source; a gap further down is an outcome that the ledger counted.
+        pts_s: position in the source's own timeline in seconds, from the container; never `seq / fps` where the
+            container knows better. None where the source has no timeline.
+        captured_at: Unix seconds.
+        time_source: where `captured_at` comes from.
+        picture: the pixels, lazily converted.
+        path: the file that the frame was read from, as the user named it; None for a camera.
+        decoded_at: monotonic seconds at which the decoder gave the frame: ages and staleness count from here.
+        duration_s: how long the frame is shown, in seconds, where the container says so.
+        file_pts_s: position in the video file `path`, in seconds since the start of its video stream; other than
+            `pts_s` where several files are played on one timeline. None for cameras and pictures.
+    """
+
+    source: str
+    seq: int
+    pts_s: float | None
+    captured_at: float
+    time_source: TimeSource
+    picture: Picture
+    decoded_at: float
+    path: str | None = None
+    duration_s: float | None = None
+    file_pts_s: float | None = None
+
+    def released(self) -> "Frame":
+        """The same frame without its pixels, for who does not want them and may keep it for long."""
+        return Frame(
+            self.source,
+            self.seq,
+            self.pts_s,
+            self.captured_at,
+            self.time_source,
+            NoPicture(self.picture.size),
+            self.decoded_at,
+            self.path,
+            self.duration_s,
+            self.file_pts_s,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FailedFrame:
+    """A frame that a source could not decode: yielded in its place, so that it is counted (`failed_decode`).
+
+    Attributes:
+        detail: one line for the log: what was wrong, and in which file or at which time stamp.
+    """
+
+    detail: str

@@ -1,0 +1,57 @@
+"""Paths in a config: relative ones count from the config file, and `pkg:PACKAGE/inside/path` is inside a package."""
+
+import importlib.util
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, ValidationInfo
+
+PACKAGE_PREFIX = "pkg:"
+
+
+def resolve_text(text: str, base_dir: Path) -> str:
+    """`text` as an absolute path (a glob pattern stays one): from `base_dir`, the home (`~`) or an installed package.
+
+    Raises:
+        ValueError: a `pkg:` path names a package that is not installed, or leaves it.
+    """
+    if "\0" in text or not text:
+        raise ValueError("a path cannot be empty or hold a NUL")
+    if text.startswith(PACKAGE_PREFIX):
+        return str(_inside_package(text))
+    return str(base_dir / Path(text).expanduser())
+
+
+def _inside_package(text: str) -> Path:
+    package, _, inside = text.removeprefix(PACKAGE_PREFIX).partition("/")
+    if not package.isidentifier() or not inside:
+        raise ValueError(f"{text!r} is not of the form pkg:PACKAGE/inside/path")
+    spec = importlib.util.find_spec(package)  # a top-level name: finds the package without importing it
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError(f"the package {package!r} of {text!r} is not installed")
+    root = Path(next(iter(spec.submodule_search_locations))).resolve()
+    path = (root / inside).resolve()
+    if not path.is_relative_to(root):
+        raise ValueError(f"{text!r} leaves the package")
+    return path
+
+
+def _base_dir(info: ValidationInfo) -> Path:
+    context = info.context or {}
+    base_dir = context.get("base_dir")
+    return base_dir if isinstance(base_dir, Path) else Path.cwd()
+
+
+def _resolve_path(value: object, info: ValidationInfo) -> object:
+    return Path(resolve_text(value, _base_dir(info))) if isinstance(value, str) else value
+
+
+def _resolve_pattern(value: object, info: ValidationInfo) -> object:
+    return resolve_text(value, _base_dir(info)) if isinstance(value, str) else value
+
+
+ConfigPath = Annotated[Path, BeforeValidator(_resolve_path)]
+"""A file or folder named in a config, absolute after validation."""
+
+ConfigPattern = Annotated[str, BeforeValidator(_resolve_pattern)]
+"""A file, folder or glob pattern named in a config, absolute after validation."""

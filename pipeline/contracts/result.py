@@ -1,0 +1,159 @@
+"""`Prediction`: what a model said about one frame, and `Result`: that, with the frame and who said it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import supervision as sv
+
+    from pipeline.contracts.frame import Frame
+
+
+class Timings(NamedTuple):
+    """Seconds that a backend spent on one frame (its share of a batch); 0.0 where a stage does not exist."""
+
+    preprocess_s: float = 0.0
+    infer_s: float = 0.0
+    postprocess_s: float = 0.0
+
+
+NO_TIMINGS = Timings()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections:
+    """Objects found in one frame: K boxes with what belongs to them, most confident first.
+
+    Attributes:
+        xyxy: float32 (K, 4), left, top, right, bottom in pixels of the original, upright frame.
+        confidence: float32 (K,), 0..1.
+        class_id: int32 (K,), index into `names`.
+        names: the model's labels; shared by all results of the model, not copied.
+        masks: bool (K, H, W) in pixels of the original frame, or None.
+        keypoints: float32 (K, P, 3), x, y, confidence in pixels of the original frame, or None.
+        tracker_id: int32 (K,), or None where nothing tracks.
+        timings: what the backend spent on the frame.
+    """
+
+    xyxy: npt.NDArray[np.float32]
+    confidence: npt.NDArray[np.float32]
+    class_id: npt.NDArray[np.int32]
+    names: tuple[str, ...] = ()
+    masks: npt.NDArray[np.bool_] | None = None
+    keypoints: npt.NDArray[np.float32] | None = None
+    tracker_id: npt.NDArray[np.int32] | None = None
+    timings: Timings = NO_TIMINGS
+
+    def __len__(self) -> int:
+        return len(self.class_id)
+
+    def label(self, index: int) -> str:
+        """The name of object `index`: its label, or `class_N` where the model has no name for it."""
+        class_id = int(self.class_id[index])
+        return self.names[class_id] if 0 <= class_id < len(self.names) else f"class_{class_id}"
+
+    def to_supervision(self) -> sv.Detections:
+        """The same as `supervision.Detections` (imported here: it costs half a second and 58 MB)."""
+        import supervision as sv
+
+        return sv.Detections(
+            xyxy=self.xyxy.astype(np.float32),
+            confidence=self.confidence,
+            class_id=self.class_id.astype(int),
+            mask=self.masks,
+            tracker_id=None if self.tracker_id is None else self.tracker_id.astype(int),
+            data={"class_name": np.array([self.label(i) for i in range(len(self))], dtype=str)},
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Classification:
+    """One score per class for the whole frame.
+
+    Attributes:
+        scores: float32 (C,), 0..1; they sum to 1 unless `multi_label`.
+        names: C labels.
+        multi_label: True where each class is its own yes or no.
+        timings: what the backend spent on the frame.
+    """
+
+    scores: npt.NDArray[np.float32]
+    names: tuple[str, ...] = ()
+    multi_label: bool = False
+    timings: Timings = NO_TIMINGS
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SemanticMask:
+    """One class per pixel: `class_map` int32 (H, W) in pixels of the original frame, index into `names`."""
+
+    class_map: npt.NDArray[np.int32]
+    names: tuple[str, ...] = ()
+    timings: Timings = NO_TIMINGS
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedding:
+    """One vector for the frame: float32 (D,)."""
+
+    vector: npt.NDArray[np.float32]
+    timings: Timings = NO_TIMINGS
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Text:
+    """A text about the frame: a caption, or what was read in it."""
+
+    text: str
+    timings: Timings = NO_TIMINGS
+
+
+Prediction = Detections | Classification | SemanticMask | Embedding | Text
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """What the pipeline says about one frame. Made by the backend's runner, read by every sink, never changed.
+
+    Attributes:
+        id: unique to this result and the same in every sink: 32 hex digits.
+        frame: the frame; its picture is a `NoPicture` in sinks that do not want pixels.
+        prediction: what the model said.
+        backend: name of the backend in pipeline.toml that answered.
+        model: what that backend calls its model.
+        config_hash: hash of the configuration that was in force, 12 hex digits.
+        inferred_at: monotonic seconds at which the answer was there; minus `frame.decoded_at` it is the latency.
+        inference_s: seconds that the backend spent on the frame, queueing not counted.
+    """
+
+    id: str
+    frame: Frame
+    prediction: Prediction
+    backend: str
+    model: str
+    config_hash: str
+    inferred_at: float
+    inference_s: float
+
+    @property
+    def latency_s(self) -> float:
+        """Seconds from the decoder to the answer, never negative."""
+        return max(0.0, self.inferred_at - self.frame.decoded_at)
+
+    def released(self) -> Result:
+        """The same result without the frame's pixels."""
+        return Result(
+            self.id,
+            self.frame.released(),
+            self.prediction,
+            self.backend,
+            self.model,
+            self.config_hash,
+            self.inferred_at,
+            self.inference_s,
+        )
