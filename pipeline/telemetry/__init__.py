@@ -1,0 +1,1 @@
+"""Everything that can happen, counted and logged in one place."""

@@ -1,0 +1,135 @@
+"""Everything that can happen to a running pipeline: each event is logged and counted here, once, and nowhere else.
+
+ERROR: data is lost or somebody must act. WARNING: it recovered by itself. INFO: the life of a component. Nothing is
+logged for each frame: what repeats goes through a limiter, and what it held back is said at the end.
+"""
+
+import logging
+import threading
+
+from pipeline.contracts.clock import Clock
+from pipeline.telemetry.logs import LOGGER, Limiter
+from pipeline.telemetry.metrics import Metrics
+
+
+class Events:
+    """Made by the app; called from every thread."""
+
+    def __init__(self, metrics: Metrics, clock: Clock) -> None:
+        self._log = logging.getLogger(LOGGER)
+        self._metrics = metrics
+        self._limiter = Limiter(clock)
+        self._lock = threading.Lock()
+
+    # Sources
+
+    def source_running(self, source: str) -> None:
+        """The first frame came."""
+        self._log.info("source %s: running", source)
+
+    def source_ended(self, source: str, frames: int) -> None:
+        """It came to its end, as files do."""
+        self._log.info("source %s: ended after %s frames", source, f"{frames:,}")
+
+    def source_stopped(self, source: str, frames: int) -> None:
+        """It was told to stop."""
+        self._log.info("source %s: stopped after %s frames", source, f"{frames:,}")
+
+    def source_reconnecting(self, source: str, code: str, delay_s: float, error: object) -> None:
+        """It failed and is tried again."""
+        self._metrics.reconnects(source, code).inc()
+        self._limited(logging.WARNING, source, code, f"source {source}: {code}: {error}; next try in {delay_s:.1f} s")
+
+    def source_failed(self, source: str, code: str, error: object) -> None:
+        """It failed for good; all others go on."""
+        self._log.error("source %s: %s: %s", source, code, error)
+
+    def frame_not_decoded(self, source: str, detail: str) -> None:
+        """One frame was broken (the ledger counts it)."""
+        self._limited(logging.WARNING, source, "failed_decode", f"source {source}: not decoded: {detail}")
+
+    # Backends
+
+    def backend_opening(self, backend: str) -> None:
+        """It loads and warms up."""
+        self._log.debug("backend %s: opening", backend)
+
+    def backend_ready(self, backend: str, description: str, took_s: float) -> None:
+        """It is warm."""
+        self._log.info("backend %s: ready in %.1f s: %s", backend, took_s, description)
+
+    def backend_retry(self, backend: str, delay_s: float, error: object) -> None:
+        """It could not be opened yet."""
+        self._limited(logging.WARNING, backend, "open", f"backend {backend}: {error}; next try in {delay_s:.1f} s")
+
+    def backend_batch_failed(self, backend: str, error: object) -> None:
+        """One batch failed; the next may not (the ledger counts the frames)."""
+        self._limited(logging.ERROR, backend, "failed_backend", f"backend {backend}: batch failed: {error}")
+
+    def backend_failed(self, backend: str, error: object) -> None:
+        """It failed for good."""
+        self._log.error("backend %s: %s", backend, error)
+
+    # Sinks
+
+    def sink_ready(self, sink: str) -> None:
+        """It is open."""
+        self._log.debug("sink %s: open", sink)
+
+    def sink_retry(self, sink: str, delay_s: float, error: object) -> None:
+        """It could not be opened yet."""
+        self._limited(logging.WARNING, sink, "open", f"sink {sink}: {error}; next try in {delay_s:.1f} s")
+
+    def sink_write_failed(self, sink: str, results: int, error: object) -> None:
+        """Some results were not delivered (the ledger counts them)."""
+        self._limited(logging.ERROR, sink, "failed", f"sink {sink}: {results} results not delivered: {error}")
+
+    def sink_failed(self, sink: str, error: object) -> None:
+        """It failed for good; all others go on."""
+        self._log.error("sink %s: %s", sink, error)
+
+    # Any component
+
+    def bug(self, component: str, error: BaseException) -> None:
+        """A plugin raised what it should not: a traceback, since somebody must mend it."""
+        self._log.error("%s: %s: %s", component, type(error).__name__, error, exc_info=error)
+
+    def note(self, component: str, message: str) -> None:
+        """A plugin has something to tell (`Context.warn`)."""
+        self._log.warning("%s: %s", component, message)
+
+    # The process
+
+    def listening(self, url: str) -> None:
+        """The HTTP server is up."""
+        self._log.info("listening on %s", url)
+
+    def stopping(self, why: str) -> None:
+        """A signal came: sources stop, the rest drains."""
+        self._log.info("%s: stopping the sources, then draining; a second signal abandons what is left", why)
+
+    def abandoning(self, why: str) -> None:
+        """A second signal came, or time is up."""
+        self._log.error("%s: abandoning what is left", why)
+
+    def late(self, threads: list[str]) -> None:
+        """These did not end in time."""
+        self._log.error("did not end in time: %s", ", ".join(threads))
+
+    def unbalanced(self, fault: str) -> None:
+        """The ledger does not balance: a bug in Penstock itself."""
+        self._log.error("ledger: %s", fault)
+
+    def say_leftovers(self) -> None:
+        """Say what the limiter held back; called once, at the end."""
+        with self._lock:
+            held = self._limiter.leftovers()
+        for key, count in held.items():
+            component, _, kind = key.partition("\0")
+            self._log.warning("%s: %s: %s more times", component, kind, f"{count:,}")
+
+    def _limited(self, level: int, component: str, kind: str, message: str) -> None:
+        with self._lock:
+            held = self._limiter.let_through(f"{component}\0{kind}")
+        if held is not None:
+            self._log.log(level, "%s%s", message, f" ({held:,} more like it before)" if held else "")

@@ -1,0 +1,182 @@
+"""The metrics by their names in DESIGN section 7: counts are read from the ledger at scrape time, times are observed.
+
+Everything hangs on a registry of its own, made for one run: two pipelines in one process do not share a number.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from pipeline.contracts.result import Detections
+from pipeline.telemetry.readings import Readings, SourceState
+
+STAGE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+AGE_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
+MAX_CLASSES = 200
+"""More classes than this in `detections_total` are counted together as "other": a label set must have a bound."""
+
+
+class Metrics:
+    """All metrics of one run. Made by the app; children are bound once by whoever observes them, from any thread."""
+
+    def __init__(self, version: str) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        Info("penstock_build", "Which Penstock this is.", registry=self._registry).info({"version": version})
+        self._config = Info("penstock_config", "Which configuration is in force.", registry=self._registry)
+        stage = ("stage", "source", "backend", "sink")
+        self._stage_s = Histogram(
+            "penstock_stage_duration_seconds",
+            "Time that one frame, or one batch of results, took in one stage.",
+            stage,
+            buckets=STAGE_BUCKETS_S,
+            registry=self._registry,
+        )
+        self._age_s = Histogram(
+            "penstock_frame_age_seconds",
+            "Time from the decoder to the stage named.",
+            ("source", "stage"),
+            buckets=AGE_BUCKETS_S,
+            registry=self._registry,
+        )
+        self._batch_frames = Histogram(
+            "penstock_inference_batch_frames",
+            "Frames in one batch.",
+            ("backend",),
+            buckets=BATCH_BUCKETS,
+            registry=self._registry,
+        )
+        self._requests = Counter(
+            "penstock_backend_requests",
+            "Batches sent to a backend, by how they ended: ok, transient, fatal or bug.",
+            ("backend", "code"),
+            registry=self._registry,
+        )
+        self._reconnects = Counter(
+            "penstock_source_reconnects",
+            "Attempts to open a source again, by the code of the failure before.",
+            ("source", "code"),
+            registry=self._registry,
+        )
+        self._detections = Counter(
+            "penstock_detections", "Objects found.", ("source", "class"), registry=self._registry
+        )
+
+    def set_config_hash(self, config_hash: str) -> None:
+        """Say which configuration is in force."""
+        self._config.info({"hash": config_hash})
+
+    def read_from(self, readings: Readings) -> None:
+        """Let every scrape read the counts from here; called once, when the pipeline is built."""
+        self._registry.register(ReadingsCollector(readings))
+
+    def stage(self, stage: str, *, source: str = "", backend: str = "", sink: str = "") -> Histogram:
+        """The child to observe seconds on: bind it once, not per frame."""
+        return self._stage_s.labels(stage, source, backend, sink)
+
+    def age(self, source: str, stage: str) -> Histogram:
+        """The child to observe a frame's age on, in seconds."""
+        return self._age_s.labels(source, stage)
+
+    def batch_frames(self, backend: str) -> Histogram:
+        """The child to observe batch sizes on."""
+        return self._batch_frames.labels(backend)
+
+    def requests(self, backend: str, code: str) -> Counter:
+        """The counter of one way in which a batch can end."""
+        return self._requests.labels(backend, code)
+
+    def reconnects(self, source: str, code: str) -> Counter:
+        """The counter of one reason for reconnecting."""
+        return self._reconnects.labels(source, code)
+
+    def detections(self, source: str) -> "DetectionCounter":
+        """What counts the objects found in one source, by class."""
+        return DetectionCounter(self._detections, source)
+
+    def exposition(self, accept: str = "") -> tuple[bytes, str]:
+        """What a scrape gets: the body and its content type, as the `Accept` header wishes."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
+
+
+class DetectionCounter:
+    """Counts one source's objects by class, with a bound on the number of classes. Used by one thread at a time."""
+
+    def __init__(self, counter: Counter, source: str) -> None:
+        self._counter = counter
+        self._source = source
+        self._children: dict[int, Counter] = {}
+
+    def count(self, found: Detections) -> None:
+        """Count the objects of one frame."""
+        for index, class_id in enumerate(found.class_id.tolist()):
+            child = self._children.get(class_id)
+            if child is None:
+                if len(self._children) < MAX_CLASSES:
+                    child = self._counter.labels(self._source, found.label(index))
+                    self._children[class_id] = child
+                else:
+                    child = self._counter.labels(self._source, "other")
+            child.inc()
+
+
+class ReadingsCollector(Collector):
+    """Turns what the pipeline counts into metric families at the moment of a scrape."""
+
+    def __init__(self, readings: Readings) -> None:
+        self._readings = readings
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: the names are not clashing, and the first scrape tells them."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """All families, each with one sample for each source or sink."""
+        yield from self._source_families()
+        yield from self._sink_families()
+
+    def _source_families(self) -> Iterator[Metric]:
+        decoded = CounterMetricFamily(
+            "penstock_frames_decoded", "Frames that a source decoded or tried to.", labels=["source"]
+        )
+        frames = CounterMetricFamily("penstock_frames", "Frames, by how they ended.", labels=["source", "outcome"])
+        in_flight = GaugeMetricFamily("penstock_frames_in_flight", "Frames on their way.", labels=["source"])
+        up = GaugeMetricFamily("penstock_source_up", "1 while the source gives frames.", labels=["source"])
+        state = GaugeMetricFamily("penstock_source_state", "1 for the state that it is in.", labels=["source", "state"])
+        last = GaugeMetricFamily(
+            "penstock_source_last_frame_timestamp_seconds", "When the last frame was decoded.", labels=["source"]
+        )
+        queued = GaugeMetricFamily("penstock_queue_frames", "Frames waiting for the backend.", labels=["source"])
+        capacity = GaugeMetricFamily("penstock_queue_capacity_frames", "How many may wait.", labels=["source"])
+        for reading in self._readings.read_sources():
+            name = [reading.name]
+            decoded.add_metric(name, reading.decoded)
+            for outcome, count in reading.outcomes.items():
+                frames.add_metric([reading.name, outcome], count)
+            in_flight.add_metric(name, reading.in_flight)
+            up.add_metric(name, reading.state is SourceState.RUNNING)
+            for each in SourceState:
+                state.add_metric([reading.name, each.value], reading.state is each)
+            if reading.last_frame_at is not None:
+                last.add_metric(name, reading.last_frame_at)
+            queued.add_metric(name, reading.queued)
+            capacity.add_metric(name, reading.queue_capacity)
+        yield from (decoded, frames, in_flight, up, state, last, queued, capacity)
+
+    def _sink_families(self) -> Iterator[Metric]:
+        results = CounterMetricFamily(
+            "penstock_sink_results", "Results that a sink accepted, and how they ended.", labels=["sink", "outcome"]
+        )
+        pending = GaugeMetricFamily("penstock_sink_pending", "Results waiting for the sink.", labels=["sink"])
+        for reading in self._readings.read_sinks():
+            results.add_metric([reading.name, "accepted"], reading.accepted)
+            for outcome, count in reading.outcomes.items():
+                results.add_metric([reading.name, outcome], count)
+            pending.add_metric([reading.name], reading.pending)
+        yield from (results, pending)

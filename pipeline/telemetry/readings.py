@@ -1,0 +1,50 @@
+"""What the metrics read from the running pipeline at the moment of a scrape: counts kept elsewhere, never twice."""
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+
+class SourceState(StrEnum):
+    """What a source is doing: the `state` label of `penstock_source_state`."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    RECONNECTING = "reconnecting"
+    ENDED = "ended"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+class SourceReading(NamedTuple):
+    """One source at one moment: `decoded` = sum of `outcomes` + `in_flight`."""
+
+    name: str
+    state: SourceState
+    decoded: int
+    outcomes: Mapping[str, int]
+    in_flight: int
+    queued: int
+    queue_capacity: int
+    last_frame_at: float | None  # Unix seconds
+
+
+class SinkReading(NamedTuple):
+    """One sink at one moment: `accepted` = sum of `outcomes` + `pending`."""
+
+    name: str
+    accepted: int
+    outcomes: Mapping[str, int]
+    pending: int
+
+
+class Readings(Protocol):
+    """Whoever can be read: the supervisor."""
+
+    def read_sources(self) -> Iterable[SourceReading]:
+        """All sources."""
+        ...
+
+    def read_sinks(self) -> Iterable[SinkReading]:
+        """All sinks."""
+        ...
