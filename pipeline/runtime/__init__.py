@@ -1,0 +1,1 @@
+"""Threads, queues and the ledger: the way of a frame."""

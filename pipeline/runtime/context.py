@@ -1,0 +1,78 @@
+"""`RunContext`: what a plugin gets from the running pipeline, and the loop that all of them share."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipeline.contracts.clock import Clock
+from pipeline.telemetry.events import Events
+from pipeline.telemetry.metrics import Metrics
+
+T = TypeVar("T")
+
+
+class MainLoop:
+    """The main thread's asyncio loop, known from the moment the supervisor runs."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def attach(self) -> None:
+        """Remember the loop that runs now; called by the supervisor, in the main thread."""
+        self._loop = asyncio.get_running_loop()
+
+    def notify(self, event: asyncio.Event) -> None:
+        """Set the event from any thread; nothing happens once the loop is closed."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(event.set)
+
+    def call(self, coroutine: Coroutine[Any, Any, T], timeout_s: float) -> T:
+        """Run the coroutine on the loop and wait for it; never from the loop's own thread."""
+        if self._loop is None:
+            coroutine.close()
+            raise RuntimeError("the pipeline does not run yet")
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result(timeout_s)
+        except TimeoutError:
+            future.cancel()
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every runner needs from the process around it.
+
+    Attributes:
+        events: where it tells what happens.
+        metrics: where it measures.
+        clock: the clocks that it uses.
+        changed: called, from any thread, whenever its state changed.
+    """
+
+    events: Events
+    metrics: Metrics
+    clock: Clock
+    changed: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """The `Context` of one component. Made by the topology."""
+
+    kind: str
+    name: str
+    clock: Clock
+    data_dir: Path
+    loop: MainLoop
+    events: Events
+
+    def call(self, coroutine: Coroutine[Any, Any, T], timeout_s: float) -> T:
+        """See `Context.call`."""
+        return self.loop.call(coroutine, timeout_s)
+
+    def warn(self, message: str) -> None:
+        """See `Context.warn`."""
+        self.events.note(f"{self.kind} {self.name}", message)

@@ -1,0 +1,124 @@
+"""The ledger: every frame of a source and every result of a sink ends in exactly one counted outcome.
+
+It is kept by double entry. A frame that was decoded is in flight until somebody settles it; both moves happen under
+one lock, so that at any moment, at every scrape,
+
+    decoded  = sum(outcomes) + in_flight      for each source
+    accepted = sum(outcomes) + pending        for each sink
+
+A frame that got lost stays in flight for ever and shows after the drain; one that was settled twice makes
+`in_flight` negative. `Account.fault` names either.
+"""
+
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class FrameOutcome(StrEnum):
+    """How a decoded frame can end: the `outcome` label of `penstock_frames_total`."""
+
+    INFERRED = "inferred"
+    SAMPLED_OUT = "sampled_out"
+    GATED = "gated"
+    DROPPED_QUEUE_FULL = "dropped_queue_full"
+    DROPPED_STALE = "dropped_stale"
+    DROPPED_SHUTDOWN = "dropped_shutdown"
+    FAILED_DECODE = "failed_decode"
+    FAILED_BACKEND = "failed_backend"
+
+
+class ResultOutcome(StrEnum):
+    """How a result that a sink accepted can end: the `outcome` label of `penstock_sink_results_total`."""
+
+    DELIVERED = "delivered"
+    DROPPED_QUEUE_FULL = "dropped_queue_full"
+    DEAD_LETTERED = "dead_lettered"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One page of the ledger at one moment.
+
+    Attributes:
+        name: the source or the sink.
+        entered: frames decoded, or results accepted.
+        outcomes: how many ended how; every outcome that exists is there.
+        open: frames in flight, or results pending.
+    """
+
+    name: str
+    entered: int
+    outcomes: Mapping[str, int]
+    open: int
+
+    def fault(self, *, drained: bool) -> str | None:
+        """What is wrong with this page, in words, or None; after a drain nothing may be open."""
+        settled = sum(self.outcomes.values())
+        if self.entered != settled + self.open:
+            return f"{self.name}: {self.entered} entered, but {settled} settled and {self.open} open"
+        if self.open < 0:
+            return f"{self.name}: {-self.open} settled twice"
+        if drained and self.open:
+            return f"{self.name}: {self.open} still open after the drain"
+        return None
+
+
+class Page:
+    """One page being written: touched by every thread that moves the source's frames or the sink's results."""
+
+    def __init__(self, name: str, outcomes: Iterable[str]) -> None:
+        self.name = name
+        self._lock = threading.Lock()
+        self._entered = 0
+        self._open = 0
+        self._written_off = False
+        self._outcomes: dict[str, int] = {str(outcome): 0 for outcome in outcomes}
+
+    def enter(self, count: int = 1) -> None:
+        """`count` more were decoded (accepted): they are open until they are settled."""
+        with self._lock:
+            if not self._written_off:
+                self._entered += count
+                self._open += count
+
+    def settle(self, outcome: str, count: int = 1) -> None:
+        """`count` open ones ended in `outcome`."""
+        with self._lock:
+            if not self._written_off:
+                self._open -= count
+                self._outcomes[outcome] += count
+
+    def enter_settled(self, outcome: str, count: int = 1) -> None:
+        """`count` more were decoded (accepted) and ended in `outcome` at once."""
+        with self._lock:
+            if not self._written_off:
+                self._entered += count
+                self._outcomes[outcome] += count
+
+    def write_off(self, outcome: str) -> None:
+        """Give up what is open: it ended in `outcome`, and whoever still holds some may settle it no more."""
+        with self._lock:
+            self._outcomes[outcome] += self._open
+            self._open = 0
+            self._written_off = True
+
+    def read(self) -> Account:
+        """The page as it is at this moment, in balance."""
+        with self._lock:
+            return Account(self.name, self._entered, dict(self._outcomes), self._open)
+
+
+class Ledger:
+    """All pages of one run. Made by the supervisor before the first thread starts; the set of pages never changes."""
+
+    def __init__(self, sources: Iterable[str], sinks: Iterable[str]) -> None:
+        self.sources = {name: Page(name, FrameOutcome) for name in sources}
+        self.sinks = {name: Page(name, ResultOutcome) for name in sinks}
+
+    def faults(self, *, drained: bool) -> list[str]:
+        """What does not balance, in words; empty when every frame and every result is accounted for."""
+        pages = [*self.sources.values(), *self.sinks.values()]
+        return [fault for page in pages if (fault := page.read().fault(drained=drained))]

@@ -1,0 +1,226 @@
+"""`LaneQueue`: the one bounded queue, with a lane for each producer, closable from both ends.
+
+Contract:
+- Every item that is put is either taken by `get`, once, in its lane's order, or handed to `on_drop`, once, with a
+  reason.
+- A lane is bounded in items and bytes, the queue in bytes. One item always fits into an empty lane, so that a picture
+  larger than the limit moves on alone instead of never.
+- `get` takes from the lanes in turn: a lane that fills fast does not starve another.
+- A lane closes from its producer's end: what is in it is still taken. The queue closes from the consumer's end: what is
+  in it is dropped, and producers that wait wake. After either, nothing blocks.
+- No polling: whoever waits is woken.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, NamedTuple, TypeVar
+
+from pipeline.contracts.clock import Clock
+from pipeline.contracts.component import WhenFull
+
+T = TypeVar("T")
+
+
+class LaneLimits(NamedTuple):
+    """What one lane may hold, and what happens when it is full."""
+
+    max_items: int = 8
+    max_bytes: int = 64 << 20
+    when_full: WhenFull = "block"
+    max_age_s: float | None = None
+
+
+class Drops(NamedTuple):
+    """The words that `on_drop` is told, as the ledger of this queue's owner knows them."""
+
+    full: str
+    stale: str
+    closed: str
+
+
+class Taken(NamedTuple, Generic[T]):
+    """What one `get` took: `number` is 0, 1, 2, ... over all consumers, so that order can be restored."""
+
+    number: int
+    items: list[T]
+
+
+class _Entry(NamedTuple, Generic[T]):
+    item: T
+    nbytes: int
+    since: float
+
+
+class Lane(Generic[T]):
+    """A producer's end of the queue. Made by `LaneQueue.lane`; `put` and `close` belong to one producer."""
+
+    def __init__(self, queue: "LaneQueue[T]", limits: LaneLimits) -> None:
+        self.limits = limits
+        self._queue = queue
+        self._entries: deque[_Entry[T]] = deque()
+        self._nbytes = 0
+        self._closed = False
+        self._room = threading.Condition(queue._lock)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def put(self, item: T, nbytes: int = 0, since: float | None = None) -> bool:
+        """Hand over an item; may wait for room when the lane's policy is `block`.
+
+        Args:
+            item: what to hand over.
+            nbytes: bytes of memory that it holds.
+            since: monotonic seconds from which its age counts; now, when left out.
+
+        Returns:
+            False when the lane or the queue is closed: the item went to `on_drop`, and no other will be taken.
+        """
+        return self._queue._put(self, _Entry(item, nbytes, self._queue._clock.monotonic() if since is None else since))
+
+    def close(self) -> None:
+        """No more will come. What is in the lane is still taken. May be called again."""
+        self._queue._close_lane(self)
+
+
+class LaneQueue(Generic[T]):
+    """See the module. Any number of consumers may call `get`."""
+
+    def __init__(
+        self, *, on_drop: Callable[[T, str], None], drops: Drops, clock: Clock, max_bytes: int = 32 << 20
+    ) -> None:
+        """Make an empty queue.
+
+        Args:
+            on_drop: told of every item that will not be taken, with the reason; called with the queue's lock held, so
+                it must be short and must not call back.
+            drops: the reasons' names.
+            clock: for ages.
+            max_bytes: over all lanes; beyond it a lane holds one item.
+        """
+        self._lock = threading.Lock()
+        self._some = threading.Condition(self._lock)
+        self._clock = clock
+        self._on_drop = on_drop
+        self._drops = drops
+        self._max_bytes = max_bytes
+        self._nbytes = 0
+        self._lanes: list[Lane[T]] = []
+        self._ready: deque[Lane[T]] = deque()  # lanes with entries, in the order of their next turn
+        self._number = 0
+        self._closed_reason: str | None = None
+
+    def lane(self, limits: LaneLimits) -> Lane[T]:
+        """A new lane. All lanes are made before the first consumer asks, or `get` may see none and end."""
+        with self._lock:
+            lane = Lane(self, limits)
+            self._lanes.append(lane)
+            return lane
+
+    def get(self, max_items: int = 1) -> Taken[T]:
+        """Wait for items and take up to `max_items`, from the lanes in turn.
+
+        Returns:
+            Empty `items` when no more will ever come: every lane is closed and empty, or the queue is closed.
+        """
+        with self._lock:
+            while True:
+                self._drop_stale()
+                if self._ready:
+                    return self._take(max_items)
+                if self._closed_reason is not None or all(lane._closed for lane in self._lanes):
+                    return Taken(self._number, [])
+                self._some.wait()
+
+    def close(self, reason: str) -> None:
+        """The consumer is gone: drop what is there for `reason`, refuse what comes, wake who waits.
+
+        May be called again; the first reason stands.
+        """
+        with self._lock:
+            if self._closed_reason is None:
+                self._closed_reason = reason
+            for lane in self._lanes:
+                while lane._entries:
+                    self._on_drop(self._pop(lane).item, self._closed_reason)
+                lane._room.notify_all()
+            self._ready.clear()
+            self._some.notify_all()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by all lanes together."""
+        return self._nbytes
+
+    # What follows runs with the lock held.
+
+    def _put(self, lane: Lane[T], entry: _Entry[T]) -> bool:
+        with self._lock:
+            while self._is_open(lane) and self._is_full(lane, entry.nbytes):
+                if lane.limits.when_full == "drop_newest":
+                    self._on_drop(entry.item, self._drops.full)
+                    return True
+                if lane.limits.when_full == "drop_oldest":
+                    self._on_drop(self._pop(lane).item, self._drops.full)
+                else:
+                    lane._room.wait()
+            if not self._is_open(lane):
+                self._on_drop(entry.item, self._closed_reason or self._drops.closed)
+                return False
+            if not lane._entries and lane not in self._ready:
+                self._ready.append(lane)
+            lane._entries.append(entry)
+            lane._nbytes += entry.nbytes
+            self._nbytes += entry.nbytes
+            self._some.notify()
+            return True
+
+    def _is_open(self, lane: Lane[T]) -> bool:
+        return self._closed_reason is None and not lane._closed
+
+    def _is_full(self, lane: Lane[T], nbytes: int) -> bool:
+        if not lane._entries:
+            return False
+        return (
+            len(lane._entries) >= lane.limits.max_items
+            or lane._nbytes + nbytes > lane.limits.max_bytes
+            or self._nbytes + nbytes > self._max_bytes
+        )
+
+    def _pop(self, lane: Lane[T]) -> _Entry[T]:
+        entry = lane._entries.popleft()
+        lane._nbytes -= entry.nbytes
+        self._nbytes -= entry.nbytes
+        return entry
+
+    def _take(self, max_items: int) -> Taken[T]:
+        items: list[T] = []
+        while self._ready and len(items) < max_items:
+            lane = self._ready.popleft()
+            items.append(self._pop(lane).item)
+            if lane._entries:
+                self._ready.append(lane)
+        taken = Taken(self._number, items)
+        self._number += 1
+        for lane in self._lanes:  # room in one lane may be room in all: the queue's bytes are shared
+            lane._room.notify()
+        if self._ready:
+            self._some.notify()
+        return taken
+
+    def _drop_stale(self) -> None:
+        now = self._clock.monotonic()
+        for lane in list(self._ready):
+            max_age_s = lane.limits.max_age_s
+            while max_age_s is not None and lane._entries and now - lane._entries[0].since > max_age_s:
+                self._on_drop(self._pop(lane).item, self._drops.stale)
+                lane._room.notify()
+            if not lane._entries:
+                self._ready.remove(lane)
+
+    def _close_lane(self, lane: Lane[T]) -> None:
+        with self._lock:
+            lane._closed = True
+            lane._room.notify_all()
+            self._some.notify_all()

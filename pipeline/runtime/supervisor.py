@@ -1,0 +1,251 @@
+"""`Supervisor`: the life of one pipeline, from the first thread to the last, in the main thread's loop."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.config.settings import ConfigProblems, Settings
+from pipeline.contracts.clock import Clock
+from pipeline.contracts.errors import ConfigError
+from pipeline.runtime.backend_runner import BackendRunner
+from pipeline.runtime.context import MainLoop
+from pipeline.runtime.ledger import Account, FrameOutcome, ResultOutcome
+from pipeline.runtime.sink_runner import SinkRunner
+from pipeline.runtime.source_runner import SourceRunner
+from pipeline.runtime.topology import Runner, Topology, build
+from pipeline.telemetry.events import Events
+from pipeline.telemetry.metrics import Metrics
+from pipeline.telemetry.readings import SinkReading, SourceReading, SourceState
+
+GRACE_S = 2.0
+"""After everything was abandoned, so long is waited for the threads to notice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a run ended.
+
+    Attributes:
+        sources: the sources' pages of the ledger.
+        sinks: the sinks' pages.
+        written: what the sinks wrote, as the user named it.
+        failed: components that failed for good.
+        late: threads that did not end in time.
+        faults: what does not balance in the ledger: empty, or Penstock has a bug.
+        abandoned: True when what was left was given up.
+    """
+
+    sources: list[Account]
+    sinks: list[Account]
+    written: list[str]
+    failed: list[str]
+    late: list[str]
+    faults: list[str]
+    abandoned: bool
+
+    @property
+    def lost(self) -> int:
+        """Frames and results that failed on the way."""
+        frames = sum(account.outcomes[FrameOutcome.FAILED_BACKEND] for account in self.sources)
+        return frames + sum(account.outcomes[ResultOutcome.FAILED] for account in self.sinks)
+
+    @property
+    def exit_code(self) -> int:
+        """0: all went well; 1: something failed, was late, was given up or does not balance."""
+        return int(bool(self.failed or self.late or self.faults or self.abandoned or self.lost))
+
+
+class Supervisor:
+    """Made and run once, in the main thread; its methods are called there only, the threads notify through the loop."""
+
+    def __init__(self, settings: Settings, *, events: Events, metrics: Metrics, clock: Clock) -> None:
+        self.settings = settings
+        self._events = events
+        self._clock = clock
+        self._loop = MainLoop()
+        self._changed = asyncio.Event()
+        self._stop_asked = False
+        self._abandoned = False
+        self._deadline: float | None = None  # monotonic; None: there is all the time in the world
+        self.topology: Topology = build(
+            settings, loop=self._loop, changed=self._changed, events=events, metrics=metrics, clock=clock
+        )
+        metrics.set_config_hash(settings.config_hash)
+        metrics.read_from(self)
+
+    # What others may ask at any time
+
+    def read_sources(self) -> Iterable[SourceReading]:
+        """All sources at this moment."""
+        return [source.read() for source in self.topology.sources.values()]
+
+    def read_sinks(self) -> Iterable[SinkReading]:
+        """All sinks at this moment."""
+        return [sink.read() for sink in self.topology.sinks.values()]
+
+    @property
+    def stopping(self) -> bool:
+        """True once the order to stop was given."""
+        return self._stop_asked
+
+    def stop(self, why: str) -> None:
+        """The first time: stop the sources and drain. After that: abandon what is left."""
+        if self._stop_asked:
+            self._abandon(why)
+            return
+        self._stop_asked = True
+        self._deadline = self._clock.monotonic() + self.settings.shutdown_timeout_s
+        self._events.stopping(why)
+        for source in self.topology.sources.values():
+            source.stop()
+        self._changed.set()
+
+    async def run(self) -> Report:
+        """Start everything, wait until the sources have ended or a stop is asked for, drain, and report.
+
+        Raises:
+            ConfigProblems: a component found at its start that what it was asked for cannot be had. All is stopped.
+        """
+        self._loop.attach()
+        try:
+            if await self._start():
+                await self._until(self._sources_over, give_up=lambda: self.stopping or self._is_pointless())
+        finally:
+            await self._shut_down()
+        self._raise_config_errors()
+        return self._report()
+
+    # Start
+
+    async def _start(self) -> bool:
+        """Sinks, then backends, then sources; False when it is not worth going on."""
+        sinks, backends, sources = (
+            self.topology.sinks.values(),
+            self.topology.backends.values(),
+            self.topology.sources.values(),
+        )
+        for sink in sinks:
+            sink.start()
+        await self._until(lambda: all(sink.opened for sink in sinks), give_up=self._is_hopeless)
+        if self._is_hopeless():
+            return False
+        for backend in backends:
+            backend.start()
+        await self._until(
+            lambda: all(backend.ready or backend.ended for backend in backends), give_up=self._is_hopeless
+        )
+        if self._is_hopeless():
+            return False
+        for source in sources:
+            source.start()
+        return True
+
+    def _is_hopeless(self) -> bool:
+        """Not worth starting: told to stop, or a component was asked for what cannot be had."""
+        return self.stopping or any(isinstance(runner.error, ConfigError) for runner in self.topology.runners)
+
+    def _is_pointless(self) -> bool:
+        """Not worth going on: nobody is left to take the results."""
+        return all(sink.error is not None for sink in self.topology.sinks.values())
+
+    def _sources_over(self) -> bool:
+        return all(source.ended for source in self.topology.sources.values())
+
+    # Shut down
+
+    async def _shut_down(self) -> None:
+        """Sources, backends, sinks: each ends when the one before it has; what is late is abandoned."""
+        sinks, backends, sources = (
+            self.topology.sinks.values(),
+            self.topology.backends.values(),
+            self.topology.sources.values(),
+        )
+        for source in sources:
+            source.stop()
+        await self._until(self._sources_over, give_up=self._is_late)
+        for backend in backends:
+            backend.finish()
+        await self._until(lambda: all(backend.ended for backend in backends), give_up=self._is_late)
+        for sink in sinks:
+            sink.finish()
+        await self._until(lambda: all(sink.ended for sink in sinks), give_up=self._is_late)
+        if self._is_late() and not self._abandoned:
+            self._abandon(f"not drained within {self.settings.shutdown_timeout_s:g} s")
+        if self._abandoned:
+            await self._until(lambda: all(runner.ended for runner in self.topology.runners), give_up=self._is_late)
+            self._write_off()
+
+    def _abandon(self, why: str) -> None:
+        if self._abandoned:
+            return
+        self._abandoned = True
+        self._deadline = self._clock.monotonic() + GRACE_S
+        self._events.abandoning(why)
+        for runner in self.topology.runners:
+            runner.abandon()
+        self._changed.set()
+
+    def _write_off(self) -> None:
+        """Count what is left behind, so that the ledger balances whatever a stuck thread still does."""
+        for page in self.topology.ledger.sources.values():
+            page.write_off(FrameOutcome.DROPPED_SHUTDOWN)
+        for page in self.topology.ledger.sinks.values():
+            page.write_off(ResultOutcome.FAILED)
+
+    def _is_late(self) -> bool:
+        return self._deadline is not None and self._clock.monotonic() >= self._deadline
+
+    async def _until(self, done: Callable[[], bool], *, give_up: Callable[[], bool]) -> None:
+        """Wait for either; both are asked again whenever a runner's state changes, and at the deadline."""
+        while True:
+            self._changed.clear()
+            if done() or give_up():
+                return
+            left_s = None if self._deadline is None else max(0.0, self._deadline - self._clock.monotonic())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), left_s)
+
+    # The end
+
+    def _raise_config_errors(self) -> None:
+        kinds: list[tuple[Literal["backend", "sink"], Iterable[BackendRunner | SinkRunner]]] = [
+            ("backend", self.topology.backends.values()),
+            ("sink", self.topology.sinks.values()),
+        ]
+        problems = [
+            self.settings.blame(kind, runner.name, runner.error)
+            for kind, runners in kinds
+            for runner in runners
+            if isinstance(runner.error, ConfigError)
+        ]
+        if problems:
+            raise ConfigProblems(problems)
+
+    def _report(self) -> Report:
+        topology = self.topology
+        threads = [thread for runner in topology.runners for thread in runner.threads if thread.ident is not None]
+        for thread in threads:
+            thread.join(0.0 if self._abandoned else GRACE_S)
+        late = [thread.name for thread in threads if thread.is_alive()]
+        faults = topology.ledger.faults(drained=True)
+        if late:
+            self._events.late(late)
+        for fault in faults:
+            self._events.unbalanced(fault)
+        self._events.say_leftovers()
+        return Report(
+            sources=[page.read() for page in topology.ledger.sources.values()],
+            sinks=[page.read() for page in topology.ledger.sinks.values()],
+            written=[path for sink in topology.sinks.values() for path in sink.sink.written()],
+            failed=[runner.name for runner in topology.runners if runner.error is not None and not _is_passing(runner)],
+            late=late,
+            faults=faults,
+            abandoned=self._abandoned,
+        )
+
+
+def _is_passing(runner: Runner) -> bool:
+    """A camera that was being reconnected when the stop came is not what the exit code is about."""
+    return isinstance(runner, SourceRunner) and runner.state is not SourceState.FAILED

@@ -1,0 +1,189 @@
+"""Sources, backends and sinks that do what a test tells them to: good, slow, failing, stuck."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+
+from pipeline.contracts.backend import BackendConfig
+from pipeline.contracts.component import Context
+from pipeline.contracts.errors import ConfigError, FatalError, SourceErrorCode, TransientError
+from pipeline.contracts.frame import FailedFrame, Frame
+from pipeline.contracts.result import Detections, Prediction, Result, Timings
+from pipeline.contracts.sink import SinkConfig
+from pipeline.contracts.source import SourceConfig
+from pipeline.models.picture import from_rgb
+
+Failure = Literal["none", "transient", "fatal", "config", "bug"]
+
+STUCK = threading.Event()
+"""What is `stuck` waits for this; a test sets it at its end, so that no thread is left behind."""
+
+PICTURE = from_rgb(np.zeros((16, 16, 3), np.uint8))
+
+
+def fail(failure: Failure, what: str) -> None:
+    """Raise what is asked for."""
+    if failure == "transient":
+        raise TransientError(f"{what} failed for now", code=SourceErrorCode.CONNECTION_FAILED, retry_after_s=0.01)
+    if failure == "fatal":
+        raise FatalError(f"{what} failed for good", code=SourceErrorCode.NOT_FOUND)
+    if failure == "config":
+        raise ConfigError(f"{what} cannot be had", key="failure")
+    if failure == "bug":
+        raise ZeroDivisionError(f"{what} has a bug")
+
+
+class FakeSourceConfig(SourceConfig):
+    """`frames` frames, those in `broken` not decodable; fails at `fail_at`, the first `fail_times` times."""
+
+    type: Literal["fake"] = "fake"
+    frames: int = 10
+    live: bool = False
+    endless: bool = False
+    broken: tuple[int, ...] = ()
+    failure: Failure = "none"
+    fail_at: int = 0
+    fail_times: int = 1_000_000
+    stuck: bool = False
+
+    def build(self, ctx: Context) -> "FakeSource":
+        return FakeSource(self, ctx)
+
+
+class FakeSource:
+    def __init__(self, config: FakeSourceConfig, ctx: Context) -> None:
+        self.live = config.live
+        self._config = config
+        self._ctx = ctx
+        self._seq = 0
+        self._failed = 0
+
+    @property
+    def expected_frames(self) -> int | None:
+        return self._config.frames
+
+    def frames(self, stop: threading.Event) -> Iterator[Frame | FailedFrame]:
+        config = self._config
+        while (config.endless or self._seq < config.frames) and not stop.is_set():
+            if self._seq == config.fail_at and config.failure != "none" and self._failed < config.fail_times:
+                self._failed += 1
+                fail(config.failure, "the source")
+            seq = self._seq
+            self._seq += 1
+            if seq in config.broken:
+                yield FailedFrame(f"frame {seq}")
+                continue
+            now = self._ctx.clock.monotonic()
+            yield Frame(self._ctx.name, seq, seq / 25, 1e9 + seq / 25, "pts", PICTURE, now)
+        if config.stuck:
+            STUCK.wait(30)
+
+
+class FakeBackendConfig(BackendConfig):
+    """Finds one box in every frame; fails every `fail_every`-th batch, or at `open`."""
+
+    type: Literal["fake"] = "fake"
+    concurrency: int = 2
+    max_batch: int = 1
+    failure: Failure = "none"
+    fail_every: int = 0
+    open_failure: Failure = "none"
+    delay_s: float = 0.0
+    stuck_at: int = -1
+    short_answer: bool = False
+
+    def build(self, ctx: Context) -> "FakeBackend":
+        return FakeBackend(self)
+
+
+class FakeBackend:
+    model = "fake"
+
+    def __init__(self, config: FakeBackendConfig) -> None:
+        self.concurrency = config.concurrency
+        self.max_batch = config.max_batch
+        self.opened = self.closed = 0
+        self._config = config
+        self._lock = threading.Lock()
+        self._batches = 0
+
+    def open(self) -> None:
+        self.opened += 1
+        if self.opened == 1:
+            fail(self._config.open_failure, "opening")
+
+    def infer(self, batch: Sequence[Frame]) -> Sequence[Prediction]:
+        config = self._config
+        with self._lock:
+            number = self._batches
+            self._batches += 1
+        if number == config.stuck_at:
+            STUCK.wait(30)
+        if config.delay_s:
+            threading.Event().wait(config.delay_s * (1 + number % 3))
+        if config.fail_every and number % config.fail_every == config.fail_every - 1:
+            fail(config.failure, "the batch")
+        box = Detections(
+            xyxy=np.array([[1, 2, 5, 6]], np.float32),
+            confidence=np.array([0.9], np.float32),
+            class_id=np.array([0], np.int32),
+            names=("thing",),
+            timings=Timings(0.001, 0.002, 0.001),
+        )
+        return [box] * (len(batch) - config.short_answer)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class FakeSinkConfig(SinkConfig):
+    """Keeps what it is given; fails every `fail_every`-th result, at `open` or at `close`; may be slow or stuck."""
+
+    type: Literal["fake"] = "fake"
+    wants_pictures: bool = False
+    failure: Failure = "none"
+    fail_every: int = 0
+    open_failure: Failure = "none"
+    close_failure: Failure = "none"
+    delay_s: float = 0.0
+    stuck_at: int = -1
+
+    def build(self, ctx: Context) -> "FakeSink":
+        return FakeSink(self)
+
+
+class FakeSink:
+    def __init__(self, config: FakeSinkConfig) -> None:
+        self.wants_pictures = config.wants_pictures
+        self.results: list[Result] = []
+        self.opened = self.closed = 0
+        self._config = config
+        self._writes = 0
+
+    def open(self) -> None:
+        self.opened += 1
+        if self.opened == 1:
+            fail(self._config.open_failure, "opening")
+
+    def write(self, results: Sequence[Result]) -> None:
+        config = self._config
+        if self.closed:
+            raise AssertionError("written to after close")
+        for _ in results:
+            if self._writes == config.stuck_at:
+                STUCK.wait(30)
+            if config.delay_s:
+                threading.Event().wait(config.delay_s)
+            self._writes += 1
+            if config.fail_every and self._writes % config.fail_every == 0:
+                fail(config.failure, "the write")
+        self.results += results
+
+    def close(self) -> None:
+        self.closed += 1
+        fail(self._config.close_failure, "closing")
+
+    def written(self) -> Sequence[str]:
+        return ()

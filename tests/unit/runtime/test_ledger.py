@@ -1,0 +1,74 @@
+import threading
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.runtime.ledger import FrameOutcome, Ledger, Page, ResultOutcome
+
+
+def test_a_frame_that_got_lost_shows_after_the_drain() -> None:
+    page = Page("cam", FrameOutcome)
+    page.enter(2)
+    page.settle(FrameOutcome.INFERRED)
+    assert page.read().fault(drained=False) is None
+    assert page.read().fault(drained=True) == "cam: 1 still open after the drain"
+
+
+def test_a_frame_that_was_settled_twice_shows_at_once() -> None:
+    page = Page("cam", FrameOutcome)
+    page.enter()
+    page.settle(FrameOutcome.INFERRED)
+    page.settle(FrameOutcome.FAILED_BACKEND)
+    assert page.read().fault(drained=False) == "cam: 1 settled twice"
+
+
+def test_what_is_written_off_is_counted_and_late_settlements_change_nothing() -> None:
+    page = Page("cam", FrameOutcome)
+    page.enter(3)
+    page.settle(FrameOutcome.INFERRED)
+    page.write_off(FrameOutcome.DROPPED_SHUTDOWN)
+    page.settle(FrameOutcome.INFERRED)
+    page.enter()
+    page.enter_settled(FrameOutcome.SAMPLED_OUT)
+    account = page.read()
+    assert (account.entered, account.open) == (3, 0)
+    assert account.outcomes["inferred"] == 1
+    assert account.outcomes["dropped_shutdown"] == 2
+    assert account.fault(drained=True) is None
+
+
+def test_every_outcome_is_there_from_the_start() -> None:
+    ledger = Ledger(["cam"], ["lines"])
+    assert set(ledger.sources["cam"].read().outcomes) == set(FrameOutcome)
+    assert set(ledger.sinks["lines"].read().outcomes) == set(ResultOutcome)
+    assert ledger.faults(drained=True) == []
+
+
+@given(st.lists(st.sampled_from(["enter", "settle", "both"]), max_size=60))
+def test_the_equation_holds_at_every_moment(moves: list[str]) -> None:
+    page = Page("cam", FrameOutcome)
+    for move in moves:
+        if move == "enter":
+            page.enter()
+        elif move == "both":
+            page.enter_settled(FrameOutcome.SAMPLED_OUT)
+        elif page.read().open:
+            page.settle(FrameOutcome.INFERRED)
+        account = page.read()
+        assert account.entered == sum(account.outcomes.values()) + account.open
+
+
+def test_the_equation_holds_while_threads_move_frames() -> None:
+    page = Page("cam", FrameOutcome)
+
+    def move() -> None:
+        for _ in range(2000):
+            page.enter()
+            page.settle(FrameOutcome.INFERRED)
+
+    threads = [threading.Thread(target=move) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        assert page.read().fault(drained=False) is None
+    assert page.read().outcomes["inferred"] == 6000

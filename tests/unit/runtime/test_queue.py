@@ -1,0 +1,277 @@
+import threading
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from pipeline.contracts.component import WhenFull
+from pipeline.runtime.queue import Drops, Lane, LaneLimits, LaneQueue
+from pipeline.testing import MovableClock
+
+DROPS = Drops("full", "stale", "closed")
+
+
+def _queue(clock: MovableClock | None = None, max_bytes: int = 1 << 20) -> tuple[LaneQueue[int], list[tuple[int, str]]]:
+    dropped: list[tuple[int, str]] = []
+    queue: LaneQueue[int] = LaneQueue(
+        on_drop=lambda item, reason: dropped.append((item, reason)),
+        drops=DROPS,
+        clock=clock or MovableClock(),
+        max_bytes=max_bytes,
+    )
+    return queue, dropped
+
+
+def test_lanes_are_served_in_turn_however_fast_one_fills() -> None:
+    queue, _ = _queue()
+    fast, slow = queue.lane(LaneLimits()), queue.lane(LaneLimits())
+    for item in (1, 2, 3, 4):
+        fast.put(item)
+    slow.put(100)
+    assert [queue.get().items[0] for _ in range(3)] == [1, 100, 2]
+
+
+def test_a_batch_is_filled_across_lanes() -> None:
+    queue, _ = _queue()
+    lanes = [queue.lane(LaneLimits()) for _ in range(3)]
+    for index, lane in enumerate(lanes):
+        lane.put(index)
+        lane.put(10 + index)
+    assert queue.get(4).items == [0, 1, 2, 10]
+
+
+def test_drop_oldest_keeps_the_newest_and_drop_newest_the_oldest() -> None:
+    for when_full, kept, lost in (("drop_oldest", [2, 3], 1), ("drop_newest", [1, 2], 3)):
+        queue, dropped = _queue()
+        lane = queue.lane(LaneLimits(max_items=2, when_full=when_full))  # type: ignore[arg-type]
+        for item in (1, 2, 3):
+            assert lane.put(item)
+        assert queue.get(5).items == kept
+        assert dropped == [(lost, "full")]
+
+
+def test_a_stale_item_is_dropped_at_the_moment_of_taking() -> None:
+    clock = MovableClock()
+    queue, dropped = _queue(clock)
+    lane = queue.lane(LaneLimits(max_age_s=1.0))
+    lane.put(1)
+    clock.advance(0.8)
+    lane.put(2)
+    clock.advance(0.3)
+    assert queue.get().items == [2]
+    assert dropped == [(1, "stale")]
+
+
+def test_an_item_larger_than_every_limit_moves_on_alone() -> None:
+    queue, dropped = _queue(max_bytes=10)
+    lane = queue.lane(LaneLimits(max_bytes=10))
+    assert lane.put(1, nbytes=1000)
+    assert queue.nbytes == 1000
+    assert queue.get().items == [1]
+    assert queue.nbytes == 0
+    assert not dropped
+
+
+def test_a_blocked_producer_wakes_when_the_consumer_takes() -> None:
+    queue, _ = _queue()
+    lane = queue.lane(LaneLimits(max_items=1))
+    lane.put(1)
+    producer = threading.Thread(target=lane.put, args=(2,))
+    producer.start()
+    assert queue.get().items == [1]
+    producer.join(10)
+    assert queue.get().items == [2]
+
+
+def test_a_producer_blocked_by_the_bytes_of_another_lane_wakes_when_they_are_taken() -> None:
+    queue, _ = _queue(max_bytes=10)
+    first, second = queue.lane(LaneLimits()), queue.lane(LaneLimits())
+    first.put(1, nbytes=9)
+    second.put(2, nbytes=1)
+    producer = threading.Thread(target=second.put, args=(3, 5))
+    producer.start()
+    assert [queue.get().items, queue.get().items] == [[1], [2]]
+    producer.join(10)
+    assert queue.get().items == [3]
+
+
+def test_a_blocked_producer_wakes_when_the_consumer_dies_and_its_item_is_counted() -> None:
+    queue, dropped = _queue()
+    lane = queue.lane(LaneLimits(max_items=1))
+    lane.put(1)
+    answers: list[bool] = []
+    producer = threading.Thread(target=lambda: answers.append(lane.put(2)))
+    producer.start()
+    queue.close("dead")
+    producer.join(10)
+    assert answers == [False]
+    assert sorted(dropped) == [(1, "dead"), (2, "dead")]
+    assert queue.get().items == []
+
+
+def test_a_waiting_consumer_wakes_when_the_last_lane_closes() -> None:
+    queue, _ = _queue()
+    lanes = [queue.lane(LaneLimits()), queue.lane(LaneLimits())]
+    taken: list[list[int]] = []
+    consumer = threading.Thread(target=lambda: taken.append(queue.get().items))
+    consumer.start()
+    for lane in lanes:
+        lane.close()
+    consumer.join(10)
+    assert taken == [[]]
+
+
+def test_what_is_in_a_closed_lane_is_still_taken() -> None:
+    queue, _ = _queue()
+    lane = queue.lane(LaneLimits())
+    lane.put(1)
+    lane.close()
+    assert queue.get().items == [1]
+    assert queue.get().items == []
+    assert lane.put(2) is False
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Random puts, gets, closes and policies, in one thread: nothing is lost, nothing twice, order kept in a lane."""
+
+    @initialize(
+        policies=st.lists(st.sampled_from(["drop_oldest", "drop_newest"]), min_size=1, max_size=4),
+        max_items=st.integers(1, 4),
+        max_bytes=st.integers(1, 40),
+    )
+    def make(self, policies: list[WhenFull], max_items: int, max_bytes: int) -> None:
+        self.clock = MovableClock()
+        self.queue, self.dropped = _queue(self.clock, max_bytes)
+        self.lanes: list[Lane[int]] = [
+            self.queue.lane(LaneLimits(max_items, max_bytes, policy, 5.0)) for policy in policies
+        ]
+        self.put_items: list[int] = []
+        self.taken: list[int] = []
+        self.numbers: list[int] = []
+        self.closed: set[int] = set()
+        self.dead = False
+
+    @rule(lane=st.integers(0, 3), nbytes=st.integers(0, 30))
+    def put(self, lane: int, nbytes: int) -> None:
+        lane %= len(self.lanes)
+        item = lane * 1_000_000 + len(self.put_items)
+        self.put_items.append(item)
+        assert self.lanes[lane].put(item, nbytes) == (lane not in self.closed and not self.dead)
+
+    @precondition(lambda self: any(len(lane) for lane in self.lanes))
+    @rule(count=st.integers(1, 5))
+    def get(self, count: int) -> None:
+        if all(self._stale(lane) for lane in self.lanes if len(lane)) and not self._all_closed():
+            return  # would rightly wait for ever
+        taken = self.queue.get(count)
+        assert len(taken.items) <= count
+        if taken.items:
+            self.numbers.append(taken.number)
+        self.taken += taken.items
+
+    def _stale(self, lane: Lane[int]) -> bool:
+        return self.clock.monotonic() - lane._entries[-1].since > 5.0
+
+    def _all_closed(self) -> bool:
+        return self.dead or len(self.closed) == len(self.lanes)
+
+    @rule(seconds=st.floats(0.1, 4.0))
+    def wait(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @rule(lane=st.integers(0, 3))
+    def close_lane(self, lane: int) -> None:
+        lane %= len(self.lanes)
+        self.lanes[lane].close()
+        self.closed.add(lane)
+
+    @precondition(lambda self: len(self.put_items) > 10)
+    @rule()
+    def die(self) -> None:
+        self.queue.close("dead")
+        self.dead = True
+
+    @invariant()
+    def nothing_is_lost_and_nothing_twice(self) -> None:
+        if not hasattr(self, "queue"):
+            return
+        inside = [entry.item for lane in self.lanes for entry in lane._entries]
+        assert sorted(self.taken + [item for item, _ in self.dropped] + inside) == self.put_items_sorted()
+        assert self.queue.nbytes == sum(entry.nbytes for lane in self.lanes for entry in lane._entries)
+
+    def put_items_sorted(self) -> list[int]:
+        return sorted(self.put_items)
+
+    @invariant()
+    def order_is_kept_within_a_lane(self) -> None:
+        if not hasattr(self, "queue"):
+            return
+        for lane in range(len(self.lanes)):
+            mine = [item for item in self.taken if item // 1_000_000 == lane]
+            assert mine == sorted(mine)
+        assert self.numbers == list(range(len(self.numbers)))
+
+
+TestQueueMachine = QueueMachine.TestCase
+TestQueueMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+@given(
+    lanes=st.lists(
+        st.tuples(st.sampled_from(["block", "drop_oldest", "drop_newest"]), st.integers(1, 3), st.integers(1, 60)),
+        min_size=1,
+        max_size=4,
+    ),
+    consumers=st.integers(1, 3),
+    batch=st.integers(1, 4),
+    die_after=st.none() | st.integers(0, 30),
+)
+@settings(max_examples=40, deadline=None)
+def test_conservation_holds_with_threads_at_both_ends(
+    lanes: list[tuple[WhenFull, int, int]], consumers: int, batch: int, die_after: int | None
+) -> None:
+    queue, dropped = _queue(max_bytes=8)
+    ends = [(queue.lane(LaneLimits(max_items, 100, policy)), count) for policy, max_items, count in lanes]
+    taken: list[tuple[int, list[int]]] = []
+    lock = threading.Lock()
+
+    def produce(index: int) -> None:
+        lane, count = ends[index]
+        for item in range(count):
+            lane.put(index * 1000 + item, nbytes=item % 4)
+        lane.close()
+
+    def consume() -> None:
+        while (got := queue.get(batch)).items:
+            with lock:
+                taken.append((got.number, got.items))
+                if die_after is not None and len(taken) > die_after:
+                    queue.close("dead")
+
+    threads = [threading.Thread(target=produce, args=(index,)) for index in range(len(ends))]
+    threads += [threading.Thread(target=consume) for _ in range(consumers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+
+    in_order = [item for _, items in sorted(taken) for item in items]
+    everything = sorted(index * 1000 + item for index, (_, count) in enumerate(ends) for item in range(count))
+    assert sorted(in_order + [item for item, _ in dropped]) == everything
+    for index in range(len(ends)):
+        mine = [item for item in in_order if item // 1000 == index]
+        assert mine == sorted(mine)
+    if die_after is None and all(policy == "block" for policy, _, _ in lanes):
+        assert not dropped
+
+
+@pytest.mark.parametrize("policy", ["block", "drop_oldest", "drop_newest"])
+def test_after_close_nothing_blocks(policy: WhenFull) -> None:
+    queue, dropped = _queue()
+    lane = queue.lane(LaneLimits(max_items=1, when_full=policy))
+    queue.close("dead")
+    assert lane.put(1) is False
+    assert dropped == [(1, "dead")]
+    assert queue.get().items == []
