@@ -1,0 +1,1 @@
+"""pipeline.toml and PENSTOCK_* variables, turned into frozen, checked models."""

@@ -1,0 +1,88 @@
+"""What is wrong between components: names that nobody has, and files that two of them would use."""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.config.assemble import Parts, Report
+from pipeline.config.explain import did_you_mean
+from pipeline.contracts.errors import ConfigError
+from pipeline.contracts.sink import SinkConfig
+from pipeline.contracts.source import SourceConfig
+from pipeline.registry import Kind
+
+FileId = str | tuple[int, int]
+"""What two names of one file have in common: device and inode where it exists, else its path without links."""
+
+
+def check_references(parts: Parts, report: Report) -> None:
+    """Fill in the backend that a source left out, and report names that nobody has."""
+    backends = parts.declared.get("backend", ())
+    for name, source in parts.sources.items():
+        key = ("sources", name, "backend")
+        if source.backend is None and len(backends) == 1:
+            parts.sources[name] = source.model_copy(update={"backend": backends[0]})
+        elif source.backend is None and backends:
+            report(key, f"is missing; with several backends each source names one: {', '.join(backends)}")
+        elif source.backend is not None and backends and source.backend not in backends:
+            report(key, _nobody("backend", source.backend, backends))
+    sources = parts.declared.get("source", ())
+    for name, sink in parts.sinks.items():
+        if sink.sources is not None and not sink.sources:
+            report(("sinks", name, "sources"), "is empty; name a source, or leave it out for all of them")
+        for wanted in sink.sources or ():
+            if sources and wanted not in sources:
+                report(("sinks", name, "sources"), _nobody("source", wanted, sources))
+
+
+def check_files(parts: Parts, report: Report) -> None:
+    """Report sinks that would write over what a source reads, or over each other."""
+    read: dict[FileId, str] = {}
+    for name, source in parts.sources.items():
+        for path in _reads(name, source, report):
+            file = _identity(path)
+            if file is not None:
+                read.setdefault(file, name)
+    written: dict[FileId, str] = {}
+    for name, sink in parts.sinks.items():
+        for path in _writes(name, sink, tuple(parts.sources), report):
+            file = _identity(path)
+            if file is None:
+                continue
+            key = ("sinks", name, *(("path",) if "path" in type(sink).model_fields else ()))
+            if file in read:
+                report(key, f"it would write over {path}, which source {read[file]} reads")
+            elif written.setdefault(file, name) != name:
+                report(key, f"it would write to {path}, and so does sink {written[file]}")
+
+
+def _reads(name: str, source: SourceConfig, report: Report) -> Iterator[Path]:
+    try:
+        yield from source.reads()
+    except ConfigError as error:
+        report(("sources", name, *(error.key or "").split(".")) if error.key else ("sources", name), str(error))
+
+
+def _writes(name: str, sink: SinkConfig, sources: tuple[str, ...], report: Report) -> Iterator[Path]:
+    try:
+        for source in sources if sink.sources is None else sink.sources:
+            yield from sink.writes(source)
+    except ConfigError as error:
+        report(("sinks", name, *(error.key or "").split(".")) if error.key else ("sinks", name), str(error))
+
+
+def _identity(path: Path) -> FileId | None:
+    """None for what many may write to at once, as `/dev/null` or a pipe."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return os.path.realpath(path)
+    if stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode):
+        return found.st_dev, found.st_ino
+    return None
+
+
+def _nobody(kind: Kind, wanted: str, known: tuple[str, ...]) -> str:
+    hint = did_you_mean(wanted, known) or f"; there is {', '.join(known)}"
+    return f"there is no {kind} {wanted!r}{hint}"

@@ -1,0 +1,166 @@
+"""The HTTP server: listening, limits and a clean end. Importing this imports aiohttp: do it late."""
+
+import asyncio
+import errno
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from pipeline.contracts.errors import ConfigError
+from pipeline.server.guard import FIXED_HEADERS, error_response, make_guard, set_fixed_headers
+from pipeline.server.routes import ROUTES, Health, Route, Views
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one client, or all of them, may take.
+
+    Attributes:
+        idle_s: a connection without a whole request header is closed after this long; aiohttp rounds it up to a full
+            second of its clock, so that 14 keeps the promise of 15.
+        deadline_s: how long one request may take in all.
+        linger_s: how long the rest of a body that nobody asked for is read, before the connection is closed.
+        close_s: how long a request that is being answered may hold up `close`.
+        connections: those over it are closed at once.
+        body_bytes: the longest body that is read.
+    """
+
+    idle_s: float = 14.0
+    deadline_s: float = 15.0
+    linger_s: float = 2.0
+    close_s: float = 0.5
+    connections: int = 256
+    body_bytes: int = 65_536
+
+
+class Server:
+    """Serves metrics, health and status. Made and used on the main loop; `start` and `close` once each."""
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        *,
+        metrics: Callable[[str], tuple[bytes, str]],
+        status: Callable[[], Mapping[str, Any]],
+        live: Callable[[], Health],
+        ready: Callable[[], Health],
+        limits: Limits | None = None,
+    ) -> None:
+        self._host, self._port = address
+        self._limits = limits or Limits()
+        self._views = Views(metrics, status, live, ready)
+        self._runner: web.AppRunner | None = None
+        self._listening: asyncio.Server | None = None
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port; the real port once it is started, also where 0 was asked for."""
+        return self._host, self._port
+
+    @property
+    def url(self) -> str:
+        """`http://127.0.0.1:9464`."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}"
+
+    async def start(self) -> None:
+        """Listen; when it returns, requests are answered.
+
+        Raises:
+            ConfigError: with `key="server.listen"`: the address cannot be had.
+        """
+        limits = self._limits
+        runner = web.AppRunner(
+            make_app(self._views, self._host, limits),
+            handle_signals=False,
+            access_log=None,
+            keepalive_timeout=limits.idle_s,
+            lingering_time=limits.linger_s,
+            shutdown_timeout=limits.close_s,
+        )
+        await runner.setup()
+        self._runner = runner
+        serve = runner.server
+        if serve is None:
+            raise RuntimeError("aiohttp made no server")
+        loop = asyncio.get_running_loop()
+
+        def connection() -> asyncio.Protocol:
+            full = len(serve.connections) >= limits.connections
+            return _Refusal() if full else _Connection(serve, loop=loop, **_handler_options(limits))
+
+        try:
+            self._listening = await loop.create_server(connection, self._host, self._port, reuse_address=True)
+        except OSError as error:
+            await runner.cleanup()
+            self._runner = None
+            raise ConfigError(self._refused(error), key="server.listen") from error
+        self._port = self._listening.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        """Stop listening, close idle connections, give requests under way `Limits.close_s`, close them too."""
+        if self._listening is not None:
+            self._listening.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        if self._listening is not None:
+            await self._listening.wait_closed()
+        self._listening = self._runner = None
+
+    def _refused(self, error: OSError) -> str:
+        where = f"cannot listen on {self._host} port {self._port}"
+        if error.errno == errno.EADDRINUSE:
+            return f"{where}: another program listens there; stop it, or choose another port"
+        if error.errno == errno.EACCES:
+            return f"{where}: ports below 1024 need a privilege; choose a higher one"
+        return f"{where}: this machine has no such address, or it cannot be used"
+
+
+def make_app(views: Views, host: str, limits: Limits, routes: Sequence[Route] = ROUTES) -> web.Application:
+    """The application that serves `routes`, and nothing else."""
+    app = web.Application(middlewares=[make_guard(host, limits.deadline_s)], client_max_size=limits.body_bytes)
+    app.on_response_prepare.append(set_fixed_headers)
+    for route in routes:
+        app.router.add_get(route.path, _handler(route, views))
+    return app
+
+
+def _handler(route: Route, views: Views) -> Callable[[web.Request], Any]:
+    async def handle(request: web.Request) -> web.Response:
+        return route.answer(views, request)
+
+    return handle
+
+
+def _handler_options(limits: Limits) -> dict[str, Any]:
+    return {"keepalive_timeout": limits.idle_s, "lingering_time": limits.linger_s, "access_log": None}
+
+
+class _Connection(web.RequestHandler):
+    """One client: requests that are no HTTP get a short answer, instead of a traceback in the log for each."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer is already on its way")
+        response = error_response(status)
+        response.headers.update(FIXED_HEADERS)
+        response.force_close()
+        return response
+
+
+class _Refusal(asyncio.Protocol):
+    """A client over the limit."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if isinstance(transport, asyncio.Transport):
+            transport.abort()
