@@ -1,0 +1,1 @@
+"""Sink plugins: see README.md."""

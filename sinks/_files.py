@@ -1,0 +1,118 @@
+"""Files that appear complete: written beside their target, one writer at a time, renamed into place at the end."""
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+from pipeline.contracts.errors import FatalError, PenstockError, TransientError
+from sinks._paths import display
+
+FILE_MODE = 0o640
+FOLDER_MODE = 0o750
+PART_SUFFIX = ".part"
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def write_error(path: Path, error: OSError) -> PenstockError:
+    """What it means that `path` cannot be written: no room may pass, anything else needs someone to act."""
+    reason = error.strerror or type(error).__name__
+    message = f"{display(path)} cannot be written: {reason}"
+    return TransientError(message) if error.errno in _NO_ROOM else FatalError(message)
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder` and those above it, for the owner and the group (0750).
+
+    Raises:
+        TransientError, FatalError: as `write_error` says.
+    """
+    wanted, missing = folder, []
+    try:
+        while not folder.is_dir() and folder != folder.parent:
+            missing.append(folder)
+            folder = folder.parent
+        for step in reversed(missing):
+            step.mkdir(mode=FOLDER_MODE, exist_ok=True)  # `parents=True` would make those above with the default mode
+    except OSError as error:
+        raise write_error(wanted, error) from error
+
+
+class OutputFile:
+    """One file being written; used by one thread.
+
+    With `atomic` it is `PATH.part` until `finish`, and what stands at PATH is left alone until then.
+
+    Args:
+        path: where it is to appear.
+        atomic: write beside `path` and rename.
+        keep: go on after what is in the file instead of starting empty (not with `atomic`).
+
+    Raises:
+        FatalError: it cannot be opened, or another process is writing it.
+        TransientError: no room.
+    """
+
+    def __init__(self, path: Path, *, atomic: bool = True, keep: bool = False) -> None:
+        self.path = path
+        self.part = path.with_name(path.name + PART_SUFFIX) if atomic else path
+        make_folder(path.parent)
+        try:
+            self.fd = self._open_locked(follow=not atomic)
+        except OSError as error:
+            raise write_error(self.part, error) from error
+        self.atomic = atomic
+        if not keep:
+            os.ftruncate(self.fd, 0)
+
+    def _open_locked(self, *, follow: bool) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+        while True:
+            fd = os.open(self.part, flags, FILE_MODE)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Its last writer may have renamed it between `open` and `flock`: then it is someone's finished file.
+                if os.path.samestat(os.fstat(fd), self.part.stat()):
+                    return fd
+            except BlockingIOError as error:
+                os.close(fd)
+                raise FatalError(f"{display(self.part)} is being written by another process") from error
+            except FileNotFoundError:
+                pass
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)
+
+    def finish(self) -> None:
+        """Bring everything to the disk and the file to its final name; whatever fails, the descriptor is closed.
+
+        Raises:
+            FatalError, TransientError: it is not complete; `part` holds what there is.
+        """
+        try:
+            os.fsync(self.fd)
+            if self.part != self.path:
+                self.part.replace(self.path)
+                _sync_folder(self.path.parent)
+        except OSError as error:
+            raise write_error(self.path, error) from error
+        finally:
+            os.close(self.fd)
+
+    def abandon(self, *, remove: bool) -> None:
+        """Close it without the final name; `remove` it where what is in it is of no use to anyone."""
+        try:
+            if remove:
+                self.part.unlink(missing_ok=True)
+        finally:
+            os.close(self.fd)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,108 @@
+"""`stdout`: results on standard output, as JSON or as text for people."""
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from pipeline.contracts.component import Context
+from pipeline.contracts.errors import FatalError
+from pipeline.contracts.result import Classification, Detections, Embedding, Result, SemanticMask, Text
+from pipeline.contracts.sink import SinkConfig
+from pipeline.models.results import to_line
+
+Format = Literal["json", "text"]
+
+_MAX_TEXT = 200  # characters of a caption in a line for people
+
+
+class StdoutSinkConfig(SinkConfig):
+    """One line on standard output for each result."""
+
+    type: Literal["stdout"] = "stdout"
+    format: Format = Field(default="json", description="json: as in the sink `jsonl`; text: short, for people")
+
+    def build(self, ctx: Context) -> "StdoutSink":
+        """Make the sink."""
+        return StdoutSink(self.format)
+
+
+class StdoutSink:
+    """Writes lines to standard output and flushes after each batch; used by its runner's thread only."""
+
+    wants_pictures = False
+
+    def __init__(self, form: Format) -> None:
+        self._form = to_line if form == "json" else to_text
+
+    def open(self) -> None:
+        """Nothing to get ready."""
+
+    def write(self, results: Sequence[Result]) -> None:
+        """Print the lines.
+
+        Raises:
+            FatalError: nobody reads any more (`| head` has seen enough), or the file behind it cannot be written.
+        """
+        data = "".join([self._form(result) + "\n" for result in results])
+        encoding = sys.stdout.encoding or "utf-8"
+        try:
+            # A label that the terminal's encoding does not have is no reason to stop.
+            sys.stdout.write(data if data.isascii() else data.encode(encoding, "replace").decode(encoding))
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            _silence()
+            raise FatalError("standard output was closed by its reader") from error
+        except (OSError, ValueError) as error:  # ValueError: the stream object itself was closed
+            raise FatalError(f"standard output cannot be written: {error}") from error
+
+    def close(self) -> None:
+        """Nothing to finish: every batch was flushed."""
+
+    def written(self) -> Sequence[str]:
+        """No files."""
+        return ()
+
+
+def to_text(result: Result) -> str:
+    """One line for people: source, number, position, and what was found. No control characters, whatever is in it."""
+    frame = result.frame
+    position = "" if frame.pts_s is None else f" {frame.pts_s:.3f}s"
+    line = f"{frame.source} {frame.seq}{position} {_summary(result)}"
+    return (
+        line
+        if line.isprintable()
+        else "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
+    )
+
+
+def _summary(result: Result) -> str:
+    match result.prediction:
+        case Detections() as found:
+            counts = Counter(found.label(index) for index in range(len(found)))
+            return ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing"
+        case Classification() as classes:
+            if not len(classes.scores):
+                return "nothing"
+            best = int(classes.scores.argmax())
+            name = classes.names[best] if best < len(classes.names) else f"class_{best}"
+            return f"{name} {float(classes.scores[best]):.2f}"
+        case SemanticMask() as mask:
+            return f"map of classes, {mask.class_map.shape[1]} x {mask.class_map.shape[0]}"
+        case Embedding() as embedding:
+            return f"vector of {len(embedding.vector)} numbers"
+        case Text() as text:
+            return text.text if len(text.text) <= _MAX_TEXT else text.text[: _MAX_TEXT - 1] + "…"
+
+
+def _silence() -> None:
+    """Point file descriptor 1 at nothing: what others still print must not fail, and nor must the flush at exit."""
+    try:
+        fd = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(fd, 1)
+        os.close(fd)
+    except OSError:
+        return
