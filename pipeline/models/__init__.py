@@ -1,0 +1,1 @@
+"""Pure functions between pixels, tensors and detections."""

@@ -1,0 +1,1 @@
+"""Source plugins: see README.md."""

@@ -1,0 +1,161 @@
+"""The source `directory`: every picture in a folder, or of a list or pattern, once, in natural order."""
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from pipeline.contracts.component import Context
+from pipeline.contracts.errors import FatalError, SourceErrorCode
+from pipeline.contracts.frame import FailedFrame, Frame
+from pipeline.contracts.source import SourceConfig
+from sources._listing import PathList, check_there, exists, expand, natural_key
+
+Extension = Annotated[str, StringConstraints(pattern=r"^\.?[A-Za-z0-9]+$", to_lower=True)]
+
+
+class DirectorySourceConfig(SourceConfig):
+    """JPEG, PNG, WebP, BMP and TIFF pictures. Hidden files in a folder are left out."""
+
+    type: Literal["directory"]
+    path: PathList = Field(
+        min_length=1, description="a folder, a picture, a glob pattern of pictures, or a list of these"
+    )
+    recursive: bool = Field(default=False, description="its subfolders too")
+    extensions: tuple[Extension, ...] = Field(
+        default=("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff"),
+        min_length=1,
+        description="which files are pictures; what is in them decides how they are read",
+    )
+    follow_links: bool = Field(
+        default=False,
+        description="read symbolic links that lead out of the folder; without it they are counted as failed",
+    )
+    fps: float | None = Field(default=None, gt=0, description="how many pictures make a second; none have no timeline")
+    max_pixels: int = Field(default=100_000_000, ge=1, description="refuse pictures with more pixels than this")
+
+    def check(self) -> None:
+        """Find what is not there.
+
+        Raises:
+            ConfigError: key `path`.
+        """
+        check_there(self.path)
+
+    def build(self, ctx: Context) -> "DirectorySource":
+        """Make the source; opens nothing."""
+        return DirectorySource(self, ctx)
+
+    def reads(self) -> Sequence[Path]:
+        """The folders and the single pictures."""
+        return [Path(path) for path in expand(self.path)]
+
+
+class DirectorySource:
+    """Gives the pictures that are in the folder when it begins. Built and read by its runner's thread.
+
+    `pts_s` is the number of the picture over `fps`, and None without it; a picture that cannot be read keeps its place.
+    """
+
+    live = False
+
+    def __init__(self, config: DirectorySourceConfig, ctx: Context) -> None:
+        self._config = config
+        self._ctx = ctx
+        self._seq = 0
+        self._expected_frames: int | None = None
+
+    @property
+    def expected_frames(self) -> int | None:
+        """How many files there are to read; None before they are listed."""
+        return self._expected_frames
+
+    def frames(self, stop: threading.Event) -> Iterator[Frame | FailedFrame]:
+        """Every picture. See `Source`.
+
+        Raises:
+            FatalError: the folder cannot be read, or holds no picture that can.
+        """
+        from sources._images import BrokenPictureError, read_picture
+
+        config, clock = self._config, self._ctx.clock
+        listed = list(_listed(config))
+        self._expected_frames = len(listed)
+        seq_before, started_at = self._seq, clock.wall()
+        for number, (path, folder) in enumerate(listed):
+            if stop.is_set():
+                return
+            if folder is not None and not config.follow_links and not _lies_in(path, folder):
+                yield FailedFrame(f"{path}: a link that leads out of the folder (follow_links = true reads it)")
+                continue
+            try:
+                picture = read_picture(path, config.max_pixels)
+            except BrokenPictureError as error:
+                yield FailedFrame(f"{path}: {error}")
+                continue
+            pts_s = None if config.fps is None else number / config.fps
+            yield Frame(
+                source=self._ctx.name,
+                seq=self._seq,
+                pts_s=pts_s,
+                captured_at=clock.wall() if pts_s is None else started_at + pts_s,
+                time_source="arrival" if pts_s is None else "pts",
+                picture=picture,
+                decoded_at=clock.monotonic(),
+                path=path,
+                duration_s=None if config.fps is None else 1 / config.fps,
+            )
+            self._seq += 1
+        if self._seq == seq_before:
+            raise FatalError(
+                f"{', '.join(config.path)}: none of the pictures could be read", code=SourceErrorCode.CORRUPT
+            )
+
+
+def _lies_in(path: str, folder: str) -> bool:
+    return Path(path).resolve().is_relative_to(Path(folder).resolve())
+
+
+def _listed(config: DirectorySourceConfig) -> Iterator[tuple[str, str | None]]:
+    """The pictures, each with the folder that it was found in; None for one that the user named.
+
+    Raises:
+        FatalError: nothing is there, or a folder cannot be read or has no such files.
+    """
+    wanted = {"." + extension.removeprefix(".") for extension in config.extensions}
+    paths = expand(config.path)
+    if not any(map(exists, paths)):
+        raise FatalError(f"{', '.join(config.path)}: no such file or folder", code=SourceErrorCode.NOT_FOUND)
+    for path in paths:
+        if Path(path).is_dir():
+            yield from ((found, path) for found in _in_folder(path, wanted, recursive=config.recursive))
+        else:
+            yield path, None
+
+
+def _in_folder(folder: str, wanted: set[str], *, recursive: bool) -> list[str]:
+    """The picture files in natural order of their paths; links to folders are not entered."""
+
+    def fail(error: OSError) -> None:
+        raise FatalError(
+            f"{error.filename}: {error.strerror or 'cannot be read'}", code=SourceErrorCode.NOT_FOUND
+        ) from error
+
+    paths = []
+    for parent, subfolders, names in os.walk(folder, onerror=fail):
+        subfolders[:] = [name for name in subfolders if recursive and not name.startswith(".")]
+        paths += [
+            path
+            for name in names
+            if not name.startswith(".") and Path(name).suffix.lower() in wanted
+            if Path(path := str(Path(parent, name))).is_file()
+        ]
+    if not paths:
+        raise FatalError(
+            f"{folder}: there are no pictures ({', '.join(sorted(wanted))}) in the folder",
+            code=SourceErrorCode.NOT_FOUND,
+        )
+    return sorted(paths, key=natural_key)
