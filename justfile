@@ -27,7 +27,7 @@ fix:
 
 # Rewrite the golden cases under tests/cases; read the diff before you commit it.
 golden:
-    PENSTOCK_REWRITE_GOLDEN=1 pytest tests/integration/test_cases.py -q
+    REWRITE_GOLDEN=1 pytest tests/integration/test_cases.py -q
 
 # Penstock against the hand-written limit and the naive loop, interleaved; writes tests/bench/results/.
 bench *ARGS:

@@ -134,6 +134,9 @@ class FakeBackend:
         )
         return [box] * (len(batch) - config.short_answer)
 
+    def describe(self) -> str:
+        return "a fake"
+
     def close(self) -> None:
         self.closed += 1
 

@@ -39,6 +39,10 @@ class Backend(Protocol):
         """
         ...
 
+    def describe(self) -> str:
+        """What it runs and where, in a few words for the log; called once it is open."""
+        ...
+
     def close(self) -> None:
         """Let everything go; called once after the last `infer` returned, also after an `open` that failed."""
         ...
@@ -50,3 +54,11 @@ class BackendConfig(ComponentConfig, ABC):
     @abstractmethod
     def build(self, ctx: Context) -> Backend:
         """Make the backend; cheap, loads nothing."""
+
+    def inspect(self) -> Sequence[str]:
+        """What there is to know about the model without running the pipeline, as lines for `penstock inspect`.
+
+        Raises:
+            ConfigError: the model cannot be used, and why.
+        """
+        return ()

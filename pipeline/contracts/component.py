@@ -1,8 +1,8 @@
 """What every plugin has: a frozen config class that builds it, and the `Context` that is all it gets from the core."""
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -69,6 +69,20 @@ class QueueConfig(FrozenModel):
         return default.model_copy(update=self.model_dump(exclude_none=True))
 
 
+class Finding(NamedTuple):
+    """One thing that `penstock doctor` looked at.
+
+    Attributes:
+        ok: False when somebody should change something.
+        subject: what was looked at, in a word or two.
+        detail: what was found, and what to change where it is not ok; one line.
+    """
+
+    ok: bool
+    subject: str
+    detail: str
+
+
 class ComponentConfig(FrozenModel):
     """The table of one component in pipeline.toml. A subclass narrows `type` to its literal and adds its keys."""
 
@@ -82,3 +96,8 @@ class ComponentConfig(FrozenModel):
         Raises:
             ConfigError: with the key to blame.
         """
+
+    @classmethod
+    def examine(cls) -> Sequence[Finding]:
+        """Look at what a component of this type needs of the machine: libraries, devices; for `penstock doctor`."""
+        return ()

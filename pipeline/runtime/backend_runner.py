@@ -141,7 +141,8 @@ class BackendRunner:
                 self._fail(FatalError(f"{type(error).__name__}: {error}"))
                 return False
             else:
-                self._events.backend_ready(self.name, self.backend.model, self._clock.monotonic() - began_at)
+                took_s = self._clock.monotonic() - began_at
+                self._events.backend_ready(self.name, self.backend.describe(), took_s)
                 return True
         return False
 

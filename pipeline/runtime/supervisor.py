@@ -9,10 +9,8 @@ from typing import Literal
 from pipeline.config.settings import ConfigProblems, Settings
 from pipeline.contracts.clock import Clock
 from pipeline.contracts.errors import ConfigError
-from pipeline.runtime.backend_runner import BackendRunner
 from pipeline.runtime.context import MainLoop
 from pipeline.runtime.ledger import Account, FrameOutcome, ResultOutcome
-from pipeline.runtime.sink_runner import SinkRunner
 from pipeline.runtime.source_runner import SourceRunner
 from pipeline.runtime.topology import Runner, Topology, build
 from pipeline.telemetry.events import Events
@@ -210,7 +208,7 @@ class Supervisor:
     # The end
 
     def _raise_config_errors(self) -> None:
-        kinds: list[tuple[Literal["backend", "sink"], Iterable[BackendRunner | SinkRunner]]] = [
+        kinds: list[tuple[Literal["backend", "sink"], Iterable[Runner]]] = [
             ("backend", self.topology.backends.values()),
             ("sink", self.topology.sinks.values()),
         ]

@@ -1,0 +1,127 @@
+"""The edge to onnxruntime: makes the one session, and turns its errors into ours."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.backends._onnx_device import CUDA, DeviceChoice
+from pipeline.contracts.errors import ConfigError, FatalError, PenstockError, TransientError
+
+_QUIET = 4  # "fatal": what goes wrong is raised as well, and the terminal is not onnxruntime's to write on
+_MAX_MESSAGE_CHARS = 300
+_OUT_OF_MEMORY = ("out of memory", "failed to allocate", "bad_alloc", "cudaerrormemoryallocation")
+_HOPELESS = ("InvalidArgument", "NotImplemented", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NoModel")
+
+Array = npt.NDArray[Any]
+
+
+class Session(Protocol):
+    """What we use of `onnxruntime.InferenceSession`."""
+
+    def run(self, output_names: Sequence[str] | None, input_feed: dict[str, Array]) -> Sequence[Array]:
+        """Run the graph; may be called by several threads at once."""
+        ...
+
+    def get_providers(self) -> Sequence[str]:
+        """What it really runs on."""
+        ...
+
+
+class Runtime:
+    """onnxruntime, imported. Made by the backend's `open`, for what is heavy to import.
+
+    Raises:
+        FatalError: it is not installed, or cannot be loaded.
+    """
+
+    def __init__(self) -> None:
+        try:
+            import onnxruntime
+            from onnxruntime.capi import onnxruntime_pybind11_state as state
+        except ImportError as error:
+            raise FatalError(
+                f"onnxruntime cannot be imported ({_line(error)}); is it installed? run: uv sync"
+            ) from error
+        self._module = onnxruntime
+        onnxruntime.set_default_logger_severity(_QUIET)
+        named = (getattr(state, name) for name in dir(state))
+        found = tuple(e for e in named if isinstance(e, type) and issubclass(e, Exception))
+        self.errors: tuple[type[Exception], ...] = (*found, RuntimeError, MemoryError)
+        """All that a session raises."""
+
+    @property
+    def available(self) -> Sequence[str]:
+        """The providers that this build has; whether they work here is another question."""
+        return tuple(self._module.get_available_providers())
+
+    def _preload_cuda(self) -> None:
+        """Let the CUDA and cuDNN wheels be found; without this only system-wide libraries would do.
+
+        onnxruntime prints what it does not find: standard output belongs to results, and the session says it again.
+        """
+        self._module.print = lambda *_, **__: None
+        try:
+            self._module.preload_dlls()
+        finally:
+            del self._module.print
+
+    def session(self, model: Path, choice: DeviceChoice, intra_op_threads: int) -> Session | None:
+        """Load the model; None where the provider that it must have did not start.
+
+        Raises:
+            ConfigError: with key `model`: the runtime cannot load it.
+        """
+        options = self._module.SessionOptions()
+        options.intra_op_num_threads = intra_op_threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _QUIET
+        # Threads that spin while they wait take the cores from decoders and from other processes.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        if choice.must_have == CUDA:
+            self._preload_cuda()
+        try:
+            session = self._module.InferenceSession(
+                str(model), sess_options=options, providers=list(choice.providers), enable_fallback=0
+            )
+        except self.errors as error:
+            if choice.must_have == CUDA and "CUDA" in str(error):
+                return None
+            raise ConfigError(f"{model}: onnxruntime cannot load the model: {_line(error)}", key="model") from error
+        session.disable_fallback()  # never another device in the middle of a run, behind everybody's back
+        return session if choice.must_have in session.get_providers() else None
+
+
+def raise_run_error(error: Exception) -> NoReturn:
+    """Decide what an error of `run` means.
+
+    Raises:
+        TransientError: memory was short, or something unknown happened to this batch: the next may do.
+        FatalError: the model does not take what it is fed, or the device is gone: a failed CUDA context stays failed.
+    """
+    raise decide_run_error(error) from error
+
+
+def decide_run_error(error: Exception) -> PenstockError:
+    """The error of ours that stands for one of onnxruntime's; pure."""
+    text = str(error).casefold()
+    line = f"the model failed: {_line(error)}"
+    if isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY):
+        return TransientError(line)
+    if type(error).__name__ in _HOPELESS or "cuda" in text or "cudnn" in text:
+        return FatalError(line)
+    return TransientError(line)
+
+
+def zeros(shape: Sequence[int], dtype: str) -> Array:
+    """An input of zeros, for a trial run."""
+    return np.zeros(tuple(shape), dtype)
+
+
+def _line(error: Exception) -> str:
+    """The error's text as one line, not endless."""
+    text = " ".join(str(error).split())
+    return (text or type(error).__name__)[:_MAX_MESSAGE_CHARS]

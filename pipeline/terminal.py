@@ -1,0 +1,103 @@
+"""What a person sees in the terminal while the pipeline runs, and when it has ended."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from pipeline.contracts.source import Counted
+from pipeline.runtime.ledger import Account
+from pipeline.runtime.supervisor import Report, Supervisor
+from pipeline.telemetry.readings import SourceReading
+
+REFRESH_S = 0.25
+
+
+@contextlib.asynccontextmanager
+async def progress_bars(supervisor: Supervisor, *, shown: bool) -> AsyncIterator[None]:
+    """A bar for each source on stderr, while somebody watches it: frames, rate, time left, drops."""
+    console = Console(stderr=True)
+    if not shown or not console.is_terminal:
+        yield
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[drops]}"),
+    )
+    with Progress(*columns, console=console, auto_refresh=False, transient=True) as progress:
+        tasks = {name: progress.add_task(name, total=None, rate="", drops="") for name in supervisor.topology.sources}
+        refresher = asyncio.create_task(_refresh(progress, tasks, supervisor))
+        try:
+            yield
+        finally:
+            refresher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await refresher
+
+
+async def _refresh(progress: Progress, tasks: dict[str, TaskID], supervisor: Supervisor) -> None:
+    while True:
+        for reading in supervisor.read_sources():
+            task = tasks[reading.name]
+            source = supervisor.topology.sources[reading.name].source
+            speed = progress.tasks[task].speed
+            progress.update(
+                task,
+                completed=reading.decoded - reading.in_flight,
+                total=source.expected_frames if isinstance(source, Counted) else None,
+                rate=f"{speed:.1f} fps" if speed else "",
+                drops=_drops(reading),
+            )
+        progress.refresh()
+        await asyncio.sleep(REFRESH_S)
+
+
+def _drops(reading: SourceReading) -> str:
+    lost = {name: count for name, count in reading.outcomes.items() if count and name.startswith(("dropped", "failed"))}
+    return " ".join(f"{name} {count:,}" for name, count in lost.items())
+
+
+def summary(report: Report, took_s: float) -> list[str]:
+    """The ledger at the end of a run, as lines for a person."""
+    inferred = sum(account.outcomes["inferred"] for account in report.sources)
+    lines = [_page("source", account, "decoded", "in flight") for account in report.sources]
+    lines += [_page("sink", account, "accepted", "pending") for account in report.sinks]
+    lines += [f"  wrote {_shortest(path)}" for path in report.written]
+    verdict = "every frame and every result is accounted for" if not report.faults else "THE LEDGER DOES NOT BALANCE"
+    lines.append(f"  {inferred:,} frames inferred in {took_s:.1f} s ({inferred / max(took_s, 1e-9):.1f}/s); {verdict}")
+    return lines
+
+
+def _page(kind: str, account: Account, entered: str, still_open: str) -> str:
+    parts = [f"{count:,} {name.replace('_', ' ')}" for name, count in account.outcomes.items() if count]
+    parts += [f"{account.open:,} {still_open}"] if account.open else []
+    return f"  {kind} {account.name}: {account.entered:,} {entered} = {' + '.join(parts) or '0'}"
+
+
+def _shortest(path: str) -> str:
+    with contextlib.suppress(ValueError):
+        return str(Path(path).relative_to(Path.cwd()))
+    return path
+
+
+def say(lines: Iterable[str]) -> None:
+    """Print lines on stderr as they are."""
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    for line in lines:
+        console.print(line)

@@ -1,0 +1,350 @@
+"""The ONNX backend on small models made for the purpose: real sessions, known boxes."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from model_files import Array, cells, detector, objects_output, yolov8_output
+from pydantic import ValidationError
+
+from pipeline.backends._onnx_session import decide_run_error
+from pipeline.backends.onnx import OnnxBackend, OnnxBackendConfig
+from pipeline.contracts.errors import ConfigError, FatalError, PenstockError, TransientError
+from pipeline.contracts.frame import Frame, NoPicture, Size
+from pipeline.contracts.result import Detections
+from pipeline.testing import PluginContext, frame
+
+CARS = "{0: 'car', 1: 'bus'}"
+DYNAMIC = ("batch", 3, "height", "width")
+
+
+def opened(path: Path, ctx: PluginContext | None = None, **keys: Any) -> OnnxBackend:
+    backend = OnnxBackendConfig(model=path, **{"device": "cpu", **keys}).build(ctx or PluginContext())
+    backend.open()
+    return backend
+
+
+def found(path: Path, *frames: Frame, **keys: Any) -> list[Detections]:
+    backend = opened(path, **keys)
+    try:
+        return list(backend.infer(frames or [frame(width=128, height=64)]))
+    finally:
+        backend.close()
+
+
+def rows(detections: Detections) -> list[tuple[str, float, list[float]]]:
+    scores = [round(float(s), 4) for s in detections.confidence]
+    return [(detections.label(i), scores[i], detections.xyxy[i].tolist()) for i in range(len(detections))]
+
+
+@pytest.fixture
+def yolov8(tmp_path: Path) -> Path:
+    output = yolov8_output(
+        (32, 32, 16, 8, 0, 0.9), (33, 32, 16, 8, 0, 0.6), (33, 32, 16, 8, 1, 0.5), (8, 30, 8, 8, 1, 0.3)
+    )
+    return detector(tmp_path / "cars.onnx", {"output0": output}, metadata={"names": CARS})
+
+
+CAR, CAR_2, BUS, SMALL = (
+    ("car", 0.9, [48, 24, 80, 40]),
+    ("car", 0.6, [50, 24, 82, 40]),
+    ("bus", 0.5, [50, 24, 82, 40]),
+    ("bus", 0.3, [8, 20, 24, 36]),
+)
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({}, [CAR, BUS, SMALL]),
+        ({"confidence": 0.4}, [CAR, BUS]),
+        ({"iou_threshold": 0.95}, [CAR, CAR_2, BUS, SMALL]),
+        ({"class_agnostic_nms": True}, [CAR, SMALL]),
+        ({"max_detections": 1}, [CAR]),
+        ({"classes": ("Bus",)}, [BUS, SMALL]),
+        ({"classes": (0,)}, [CAR]),
+        ({"labels": ("van", "tram"), "max_detections": 1}, [("van", 0.9, CAR[2])]),
+    ],
+)
+def test_boxes_come_in_pixels_of_the_frame_with_the_configs_rules(
+    yolov8: Path, keys: dict[str, Any], expected: list[Any]
+) -> None:
+    # 128 x 64 in a 64 x 64 input: half as large, 16 rows down.
+    assert [rows(d) for d in found(yolov8, **keys)] == [expected]
+
+
+def _yolov5(boxes: int) -> Array:
+    return objects_output((32, 32, 16, 8, 0, 1.0, 0.9), rows=boxes)
+
+
+@pytest.mark.parametrize(
+    ("output", "keys", "box"),
+    [
+        (yolov8_output((32, 32, 16, 8, 0, 0.9)), {}, [48, 24, 80, 40]),
+        (yolov8_output((32, 32, 16, 8, 0, 0.9)).T, {}, [48, 24, 80, 40]),
+        (_yolov5(3 * cells(64, 64)), {}, [48, 24, 80, 40]),
+        (_yolov5(cells(64, 64)), {"operators": ("Exp",)}, [48, 56, 80, 64]),
+        (np.array([[24, 28, 40, 36, 0.9, 0], [0, 0, 0, 0, 0, 0]], np.float32), {}, [48, 24, 80, 40]),
+    ],
+    ids=["yolov8", "yolov8-rows", "yolov5", "yolox", "end2end"],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.uint8])
+def test_every_family_works_with_every_input_type(
+    tmp_path: Path, output: Array, keys: dict[str, Any], box: list[float], dtype: type[np.generic]
+) -> None:
+    path = detector(tmp_path / "m.onnx", {"out": output}, metadata={"names": CARS}, dtype=dtype, **keys)
+    (answer,) = found(path)
+    assert answer.xyxy.tolist() == [box]
+    assert answer.confidence.tolist() == [pytest.approx(0.9, abs=1e-3)]
+    assert answer.label(0) == "car"
+
+
+def test_shapes_that_the_graph_leaves_open_are_found_by_a_trial_run(tmp_path: Path) -> None:
+    path = detector(
+        tmp_path / "m.onnx", {"out": _yolov5(3 * cells(64, 64))}, image=DYNAMIC, shapes={"out": ("b", "n", "m")}
+    )
+    config = OnnxBackendConfig(model=path, input_size=64, device="cpu", classes=(0,))
+    config.check()
+    assert config.describe().choice is None
+    assert any("yolov5" in line.casefold() for line in config.inspect())
+    assert found(path, input_size=64)[0].xyxy.tolist() == [[48, 24, 80, 40]]
+
+
+def test_an_unknown_family_behind_open_shapes_is_refused_at_the_start(tmp_path: Path) -> None:
+    odd = np.zeros((7, 9), np.float32)
+    path = detector(tmp_path / "m.onnx", {"out": odd}, image=DYNAMIC, shapes={"out": ("b", "n", "m")})
+    with pytest.raises(ConfigError, match=r"family of the model is not known: found outputs out float32 \[1, 7, 9\]"):
+        opened(path, input_size=64)
+
+
+def test_a_batch_gives_each_frame_its_own_boxes_in_order(tmp_path: Path) -> None:
+    output = yolov8_output((32, 32, 16, 8, 0, 0.9))
+    path = detector(tmp_path / "m.onnx", {"out": output}, image=("batch", 3, 64, 64), metadata={"names": CARS})
+    frames = [frame(width=128, height=64), frame(width=64, height=64), frame(width=64, height=128)]
+    backend = opened(path, max_batch=4)
+    assert backend.max_batch == 4
+    answers = backend.infer(frames)
+    assert [a.xyxy.tolist() for a in answers] == [[[48, 24, 80, 40]], [[24, 28, 40, 36]], [[16, 56, 48, 72]]]
+    assert all(a.timings.infer_s > 0 and a.timings.preprocess_s > 0 and a.timings.postprocess_s > 0 for a in answers)
+    backend.close()
+
+
+def test_a_fixed_batch_is_fed_whole_and_nothing_else_is_promised(tmp_path: Path) -> None:
+    path = detector(tmp_path / "m.onnx", {"out": yolov8_output((32, 32, 16, 8, 0, 0.9))}, image=(3, 3, 64, 64))
+    backend = opened(path)
+    assert backend.max_batch == 3
+    assert len(backend.infer([frame(), frame(1)])) == 2
+    backend.close()
+    with pytest.raises(ConfigError, match="takes 3 frames in a run, not 4") as caught:
+        OnnxBackendConfig(model=path, max_batch=4).check()
+    assert caught.value.key == "max_batch"
+
+
+def test_a_fitted_input_wastes_no_padding_and_frames_of_any_shape_share_a_batch(tmp_path: Path) -> None:
+    # The output has as many rows as a full input, so its boxes mean the same in every input.
+    path = detector(
+        tmp_path / "m.onnx",
+        {"out": yolov8_output((16, 16, 8, 8, 0, 0.9))},
+        image=DYNAMIC,
+        shapes={"out": ("b", 6, "n")},
+    )
+    backend = opened(path, input_size=64, input_shape="fit", max_batch=3)
+    seen: list[tuple[int, ...]] = []
+    detector_ = backend._detector
+    assert detector_ is not None
+    session = detector_._session
+
+    class Spy:
+        def run(self, names: Sequence[str] | None, feed: dict[str, Array]) -> Sequence[Array]:
+            seen.append(next(iter(feed.values())).shape)
+            return session.run(names, feed)
+
+        def get_providers(self) -> Sequence[str]:
+            return session.get_providers()
+
+    detector_._session = Spy()
+    wide, tall = frame(width=128, height=64), frame(width=64, height=128)
+    answers = backend.infer([wide, tall, wide])
+    assert seen == [(2, 3, 32, 64), (1, 3, 64, 32)]
+    assert [a.xyxy.tolist() for a in answers] == [[[24, 24, 40, 40]]] * 3
+    backend.close()
+    with pytest.raises(ConfigError, match="needs a dynamic input"):
+        opened(detector(tmp_path / "fixed.onnx", {"out": yolov8_output()}), input_shape="fit")
+
+
+def test_many_threads_share_one_session_and_few_buffers(yolov8: Path) -> None:
+    backend = opened(yolov8, workers=4)
+    assert backend.concurrency == 4
+    gate = threading.Barrier(4)
+
+    def work(_: int) -> list[Any]:
+        gate.wait(10)
+        return [rows(backend.infer([frame(width=128, height=64)])[0]) for _ in range(20)]
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = [answer for some in pool.map(work, range(4)) for answer in some]
+    assert answers == [[CAR, BUS, SMALL]] * 80
+    assert backend._detector is not None
+    assert len(backend._detector._spare) <= 4
+    backend.close()
+
+
+def test_the_cpu_is_chosen_and_said_where_there_is_no_cuda(yolov8: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.backends.onnx.cuda_devices", lambda: 0)
+    ctx = PluginContext()
+    backend = opened(yolov8, ctx, device="auto")
+    assert (backend.device, backend.model, ctx.warnings) == ("cpu", "cars", [])
+    backend.close()
+    with pytest.raises(ConfigError, match=r'device = "cuda", but .*use device = "cpu" or "auto"') as caught:
+        opened(yolov8, device="cuda")
+    assert caught.value.key == "device"
+    backend = opened(yolov8, ctx, device="cuda", on_fallback="warn")
+    assert backend.device == "cpu"
+    assert len(ctx.warnings) == 1
+    assert "running on the CPU" in ctx.warnings[0]
+    backend.close()
+
+
+@pytest.mark.skipif(Path("/proc/driver/nvidia").exists(), reason="there is an NVIDIA driver here")
+def test_cuda_libraries_that_are_missing_are_an_error_and_onnxruntime_stays_quiet(yolov8: Path) -> None:
+    # A driver that claims a GPU, but no CUDA libraries: in a process of its own, whose terminal is looked at.
+    code = (
+        "import sys, pipeline.backends.onnx as m\n"
+        "from pathlib import Path\n"
+        "from pipeline.contracts.errors import ConfigError\n"
+        "from pipeline.testing import PluginContext\n"
+        "m.cuda_devices = lambda: 1\n"
+        "for keys in ({'device': 'cuda'}, {'device': 'cuda', 'on_fallback': 'warn'}, {}):\n"
+        "    ctx = PluginContext()\n"
+        "    backend = m.OnnxBackendConfig(model=Path(sys.argv[1]), **keys).build(ctx)\n"
+        "    try:\n"
+        "        backend.open()\n"
+        "        print(backend.device, *ctx.warnings)\n"
+        "    except ConfigError as error:\n"
+        "        print(error.key, error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, str(yolov8)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])},
+    )
+    assert done.stderr == ""
+    failed, warned, auto = done.stdout.splitlines()
+    assert failed.startswith('device device = "cuda", but onnxruntime could not start CUDA')
+    assert warned.startswith('cpu device = "cuda", but')
+    assert auto == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("keys", "key", "what"),
+    [
+        ({"classes": ("caar",)}, "classes", "did you mean 'car'"),
+        ({"classes": (2,)}, "classes", "no class 2: they are 0 to 1"),
+        ({"labels": ("a",)}, "labels", "2 classes, but there are 1 labels"),
+        ({"input_size": 96}, "input_size", "fixed at 64"),
+        ({"family": "yolov5"}, "family", "does not fit"),
+    ],
+)
+def test_check_finds_what_does_not_fit_without_loading_the_runtime(
+    yolov8: Path, keys: dict[str, Any], key: str, what: str
+) -> None:
+    with pytest.raises(ConfigError, match=what) as caught:
+        OnnxBackendConfig(model=yolov8, **keys).check()
+    assert caught.value.key == key
+
+
+def test_check_and_the_config_load_nothing_heavy(yolov8: Path) -> None:
+    code = (
+        "import sys\n"
+        "from pipeline.backends.onnx import OnnxBackendConfig\n"
+        "from pathlib import Path\n"
+        "early = sys.modules.keys() & {'onnx', 'onnxruntime', 'av', 'PIL', 'supervision'}\n"
+        "OnnxBackendConfig(model=Path(sys.argv[1])).check()\n"
+        "late = sys.modules.keys() & {'onnxruntime', 'av', 'PIL', 'supervision'}\n"
+        "sys.exit(', '.join(early | late) or 0)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(yolov8)], capture_output=True, text=True, timeout=50, check=False, env=env
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"device": "gpu"},
+        {"device": "cuda:x"},
+        {"confidence": 2},
+        {"family": "yolo"},
+        {"input_size": 0},
+        {"clases": ["a"]},
+    ],
+)
+def test_values_that_make_no_sense_are_refused(yolov8: Path, keys: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        OnnxBackendConfig(model=yolov8, **keys)
+
+
+def test_a_picture_that_cannot_be_converted_costs_that_batch_only(yolov8: Path) -> None:
+    class Broken(NoPicture):
+        def gbr_planes(self, width: int, height: int) -> Any:
+            raise ValueError("unknown pixel format")
+
+    backend = opened(yolov8)
+    good = frame(width=128, height=64)
+    bad = Frame("cam", 7, None, 0.0, "pts", Broken(Size(128, 64)), 0.0)
+    with pytest.raises(TransientError, match="frame 7 of cam cannot be converted: unknown pixel format"):
+        backend.infer([bad])
+    assert rows(backend.infer([good])[0]) == [CAR, BUS, SMALL]
+    backend.close()
+
+
+class InvalidArgument(Exception):  # noqa: N818  (named as onnxruntime names it)
+    """Stands for onnxruntime's."""
+
+
+@pytest.mark.parametrize(
+    ("error", "decision"),
+    [
+        (MemoryError(), TransientError),
+        (RuntimeError("BFCArena: Failed to allocate memory for requested buffer of size 1"), TransientError),
+        (RuntimeError("CUDA failure 2: out of memory"), TransientError),
+        (RuntimeError("CUDA failure 700: an illegal memory access was encountered"), FatalError),
+        (InvalidArgument("Got invalid dimensions for input"), FatalError),
+        (RuntimeError("something else"), TransientError),
+    ],
+)
+def test_an_error_of_the_run_says_whether_the_next_may_do(error: Exception, decision: type[PenstockError]) -> None:
+    answer = decide_run_error(error)
+    assert type(answer) is decision
+    assert str(answer).startswith("the model failed: ")
+
+
+def test_a_model_that_the_runtime_cannot_load_is_the_configs_fault(tmp_path: Path, yolov8: Path) -> None:
+    import onnx
+
+    proto = onnx.load(yolov8)
+    proto.graph.node[0].op_type = "NoSuchOperator"
+    onnx.save(proto, tmp_path / "odd.onnx")
+    with pytest.raises(ConfigError, match="onnxruntime cannot load the model") as caught:
+        opened(tmp_path / "odd.onnx")
+    assert caught.value.key == "model"
+    assert "\n" not in str(caught.value)
+
+
+def test_a_closed_backend_answers_no_more(yolov8: Path) -> None:
+    backend = opened(yolov8)
+    backend.close()
+    with pytest.raises(FatalError, match="not open"):
+        backend.infer([frame()])
