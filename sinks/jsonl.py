@@ -115,7 +115,7 @@ class JsonlSink:
         self._finished: dict[Path, None] = {}  # in the order of their ends
 
     def open(self) -> None:
-        """Make the folder, and the file where its name is known by now: what cannot be written shows before the start."""
+        """Make the folder, and the file where its name is known: what cannot be written shows before the start."""
         make_folder(fixed_root(self._template))
         if not placeholders(self._template) and self._mode != "overwrite":
             self._file(Path(self._template.format()))

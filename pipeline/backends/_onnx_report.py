@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from pipeline.backends._onnx_device import CUDA, cuda_devices, installed_wheels, wheel_conflict
+from pipeline.backends._onnx_session import Runtime
 from pipeline.contracts.component import Finding
 from pipeline.models.detector import ModelDescription
-from pipeline.models.onnx_file import TensorInfo
 
 SHOWN_LABELS = 12
 
@@ -17,8 +17,8 @@ def model_lines(model: ModelDescription, device: str, providers: Sequence[str]) 
     batch = "any" if model.fixed_batch is None else str(model.fixed_batch)
     rows = [
         ("model", str(model.file.path)),
-        *(("input", _tensor(tensor)) for tensor in model.file.inputs),
-        *(("output", _tensor(tensor)) for tensor in model.file.outputs),
+        *(("input", str(tensor)) for tensor in model.file.inputs),
+        *(("output", str(tensor)) for tensor in model.file.outputs),
         ("family", f"{choice.family.name if choice else 'unknown'}: {model.why}"),
         ("task", model.task),
         ("size", f"{model.input_size.width}x{model.input_size.height}, {'dynamic' if model.dynamic_size else 'fixed'}"),
@@ -47,21 +47,16 @@ def findings() -> list[Finding]:
     conflict = wheel_conflict(installed)
     wheels = ", ".join(f"{name} {version(name)}" for name in sorted(installed))
     found = [Finding(conflict is None and bool(installed), "onnxruntime", conflict or wheels or "not installed")]
-    import onnxruntime
-
-    devices = cuda_devices()
-    if CUDA not in onnxruntime.get_available_providers():
+    if not installed:
+        return found
+    devices, available = cuda_devices(), Runtime().available
+    if CUDA not in available:
         text = "this onnxruntime is built without it"
     elif devices == 0:
         text = "no NVIDIA driver or no GPU: models run on the CPU"
     else:
         text = f'{devices} GPU{"s" * (devices != 1)}; a session proves the libraries: penstock run with device = "cuda"'
     return [*found, Finding(True, "CUDA", text)]
-
-
-def _tensor(tensor: TensorInfo) -> str:
-    shape = ", ".join(str(side) for side in tensor.shape) if tensor.shape is not None else "unknown shape"
-    return f"{tensor.name}: {tensor.dtype} [{shape}]"
 
 
 def _labels(model: ModelDescription) -> str:

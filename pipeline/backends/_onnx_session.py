@@ -84,6 +84,7 @@ class Runtime:
         if choice.must_have == CUDA:
             self._preload_cuda()
         try:
+            # enable_fallback: never another device in the middle of a run, behind everybody's back.
             session = self._module.InferenceSession(
                 str(model), sess_options=options, providers=list(choice.providers), enable_fallback=0
             )
@@ -91,7 +92,6 @@ class Runtime:
             if choice.must_have == CUDA and "CUDA" in str(error):
                 return None
             raise ConfigError(f"{model}: onnxruntime cannot load the model: {_line(error)}", key="model") from error
-        session.disable_fallback()  # never another device in the middle of a run, behind everybody's back
         return session if choice.must_have in session.get_providers() else None
 
 

@@ -49,7 +49,7 @@ def test_a_run_gives_one_line_a_frame_and_says_what_became_of_each(workplace: Wo
     assert [line["pts_s"] for line in lines] == [round(index / 25, 6) for index in range(30)]
     detections = sv.Detections.from_inference(lines[7])
     assert detections.xyxy.round().tolist() == [[48, 16, 80, 48]]
-    assert detections.data["class_name"].tolist() == ["thing"]
+    assert list(detections.data["class_name"]) == ["thing"]
     assert "source cam: 30 decoded = 30 inferred" in err
     assert "sink lines: 30 accepted = 30 delivered" in err
     assert "wrote out/cam.jsonl" in err

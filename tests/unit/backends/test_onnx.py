@@ -179,20 +179,43 @@ def test_a_fitted_input_wastes_no_padding_and_frames_of_any_shape_share_a_batch(
         opened(detector(tmp_path / "fixed.onnx", {"out": yolov8_output()}), input_shape="fit")
 
 
-def test_many_threads_share_one_session_and_few_buffers(yolov8: Path) -> None:
+def test_threads_share_the_session_but_never_a_buffer(yolov8: Path) -> None:
     backend = opened(yolov8, workers=4)
     assert backend.concurrency == 4
-    gate = threading.Barrier(4)
+    detector_ = backend._detector
+    assert detector_ is not None
+    session = detector_._session
+    together = threading.Barrier(4)
+    buffers: list[int] = []
 
-    def work(_: int) -> list[Any]:
-        gate.wait(10)
-        return [rows(backend.infer([frame(width=128, height=64)])[0]) for _ in range(20)]
+    class Spy:
+        """Lets four runs begin before one goes on."""
+
+        def run(self, names: Sequence[str] | None, feed: dict[str, Array]) -> Sequence[Array]:
+            buffers.append(next(iter(feed.values())).ctypes.data)
+            together.wait(10)
+            return session.run(names, feed)
+
+        def get_providers(self) -> Sequence[str]:
+            return session.get_providers()
+
+    detector_._session = Spy()
+
+    def work(seq: int) -> list[Any]:
+        return [rows(backend.infer([frame(seq, width=128, height=64)])[0]) for _ in range(5)]
 
     with ThreadPoolExecutor(4) as pool:
         answers = [answer for some in pool.map(work, range(4)) for answer in some]
-    assert answers == [[CAR, BUS, SMALL]] * 80
+    assert answers == [[CAR, BUS, SMALL]] * 20
+    assert all(len(set(buffers[at : at + 4])) == 4 for at in range(0, 20, 4))
+    assert len(set(buffers)) == 4, "buffers are used again"
+    backend.close()
+
+
+def test_the_session_never_changes_to_another_device_by_itself(yolov8: Path) -> None:
+    backend = opened(yolov8)
     assert backend._detector is not None
-    assert len(backend._detector._spare) <= 4
+    assert backend._detector._session._enable_fallback is False  # type: ignore[attr-defined]
     backend.close()
 
 

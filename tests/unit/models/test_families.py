@@ -60,6 +60,8 @@ def family(model: OnnxFile, **options: object) -> str | None:
         (file((1, 300, 6)), "end2end rows None"),
         (file(("batch", "boxes", 6), image=DYNAMIC, meta=ULTRALYTICS | {"end2end": "True"}), "end2end rows None"),
         (file((1, 300, 6), meta=ULTRALYTICS | {"args": "{'nms': True}"}), "end2end rows None"),
+        (file((1, 25200, 6), meta=ULTRALYTICS | {"args": "{'nms': True}"}), "end2end rows None"),
+        (file((1, 25200, 6), meta={"end2end": "True"}), "end2end rows None"),
         (file((1, 8400, 6), meta=ULTRALYTICS | {"args": "{'nms': True}"}), "end2end rows None"),
         (file(("batch", "n", 85), image=DYNAMIC), None),
         (file(("batch", "n", "m"), image=DYNAMIC), None),

@@ -46,7 +46,7 @@ def test_what_a_crash_left_behind_is_written_over(tmp_path: Path, ctx: PluginCon
 
 @pytest.mark.parametrize(("mode", "seen"), [("append", [5, 0]), ("overwrite", [0])])
 def test_lines_written_in_place_can_be_read_as_they_come(
-    tmp_path: Path, ctx: PluginContext, mode: str, seen: list[int]
+    tmp_path: Path, ctx: PluginContext, mode: Mode, seen: list[int]
 ) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"frame_id":5}\n')

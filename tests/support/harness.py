@@ -1,7 +1,7 @@
 """Runs a whole pipeline in the test's own process, from tables to report, and checks the ledger whatever happens."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from pipeline.runtime.supervisor import Report, Supervisor
 from pipeline.telemetry.events import Events
 from pipeline.telemetry.metrics import Metrics
 
-During = Callable[["Run"], Awaitable[None]]
+During = Callable[["Run"], Coroutine[Any, Any, None]]
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 

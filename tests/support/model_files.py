@@ -1,0 +1,100 @@
+"""Makes small ONNX files for tests: detectors that always give the same output, and files that hide things."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+Dim = int | str
+Array = npt.NDArray[np.generic]
+
+
+def detector(
+    path: Path,
+    outputs: Mapping[str, Array],
+    *,
+    image: Sequence[Dim] = (1, 3, 64, 64),
+    dtype: type[np.generic] = np.float32,
+    shapes: Mapping[str, Sequence[Dim]] | None = None,
+    metadata: Mapping[str, str] | None = None,
+    operators: Sequence[str] = (),
+) -> Path:
+    """A model that answers every picture of a batch with `outputs` (one frame's, without the batch axis).
+
+    Args:
+        path: where it is written.
+        outputs: by name, one frame's output.
+        image: declared shape of the input.
+        dtype: element type of the input; outputs are float32, or float16 where the input is.
+        shapes: declared shapes of outputs, where they are not the true ones.
+        metadata: the file's key and value pairs.
+        operators: further operators (of one input), which change nothing.
+    """
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    answer = TensorProto.FLOAT16 if dtype is np.float16 else TensorProto.FLOAT
+    nodes = [
+        helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["floats"], ["means"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Mul", ["means", "zero"], ["zeros"]),
+    ]
+    nodes += [helper.make_node(name, ["zeros"], [f"unused_{i}"]) for i, name in enumerate(operators)]
+    weights = [numpy_helper.from_array(np.zeros(1, np.float32), "zero")]
+    values = []
+    for name, array in outputs.items():
+        ones = np.array([-1] + [1] * array.ndim, np.int64)
+        weights += [numpy_helper.from_array(array.astype(np.float32)[None], f"{name}_value")]
+        weights += [numpy_helper.from_array(ones, f"{name}_ones")]
+        nodes += [
+            helper.make_node("Reshape", ["zeros", f"{name}_ones"], [f"{name}_zeros"]),
+            helper.make_node("Add", [f"{name}_zeros", f"{name}_value"], [f"{name}_sum"]),
+            helper.make_node("Cast", [f"{name}_sum"], [name], to=answer),
+        ]
+        shape = (shapes or {}).get(name, (image[0], *array.shape))
+        values.append(helper.make_tensor_value_info(name, answer, shape))
+    graph = helper.make_graph(
+        nodes, "detector", [helper.make_tensor_value_info("images", element, image)], values, weights
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    helper.set_model_props(model, dict(metadata or {}))
+    onnx.save(model, path)
+    return path
+
+
+def cells(width: int, height: int, strides: Sequence[int] = (8, 16, 32)) -> int:
+    """How many grid cells a detector has at this input size."""
+    return sum((width // s) * (height // s) for s in strides)
+
+
+def yolov8_output(
+    *boxes: tuple[float, float, float, float, int, float], classes: int = 2, rows: int = cells(64, 64)
+) -> npt.NDArray[np.float32]:
+    """float32 (4 + classes, rows) with the boxes (cx, cy, w, h, class, score) in the first columns."""
+    output = np.zeros((4 + classes, rows), np.float32)
+    for column, (cx, cy, w, h, class_id, score) in enumerate(boxes):
+        output[:4, column] = (cx, cy, w, h)
+        output[4 + class_id, column] = score
+    return output
+
+
+def objects_output(
+    *boxes: tuple[float, float, float, float, int, float, float], classes: int = 2, rows: int = 3 * cells(64, 64)
+) -> npt.NDArray[np.float32]:
+    """float32 (rows, 5 + classes) with the boxes (cx, cy, w, h, class, objectness, class score) in the first rows."""
+    output = np.zeros((rows, 5 + classes), np.float32)
+    for row, (cx, cy, w, h, class_id, objectness, score) in enumerate(boxes):
+        output[row, :5] = (cx, cy, w, h, objectness)
+        output[row, 5 + class_id] = score
+    return output
+
+
+def external(location: str, *, length: int = 64, offset: int = 0) -> TensorProto:
+    """A float32 tensor whose data lies in another file."""
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[length // 4])
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", str(offset)), ("length", str(length))):
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, value
+    return tensor
