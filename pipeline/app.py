@@ -8,9 +8,12 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from prometheus_client import disable_created_metrics
+
 from pipeline.config.settings import ConfigProblems, Settings
 from pipeline.contracts.clock import Clock, SystemClock
 from pipeline.contracts.errors import ConfigError
+from pipeline.runtime import memory
 from pipeline.runtime.status import Check, Status
 from pipeline.runtime.supervisor import Report, Supervisor
 from pipeline.telemetry import logs
@@ -34,6 +37,8 @@ def run_pipeline(settings: Settings, *, quiet: bool = False) -> int:
     logs.set_up(
         "warning" if quiet and settings.log.level in ("debug", "info") else settings.log.level, settings.log.format
     )
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series for each, which nobody reads
+    memory.map_pictures()
     clock = SystemClock()
     began_at = clock.monotonic()
     report = asyncio.run(_run(settings, clock, quiet=quiet))

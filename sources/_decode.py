@@ -6,14 +6,14 @@ import os
 import re
 import threading
 from collections.abc import Generator, Iterable, Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import av
 from av.codec.context import ThreadType
 
 from pipeline.contracts.errors import FatalError, SourceErrorCode
 from pipeline.contracts.frame import FailedFrame
-from pipeline.models.picture import RotationDeg
+from pipeline.models.picture import RotationDeg, VideoPicture
 from sources._open import MEDIA_ERRORS, open_video, reason
 
 _MATROSKA_DURATION = re.compile(r"([0-9]{1,6}):([0-9]{2}):([0-9]{2}\.[0-9]{1,9})")
@@ -29,11 +29,11 @@ TIME_TOLERANCE_S = 1e-6
 _SEEK_BACK_S = (0.0, 5.0, 60.0)
 
 
-class DecodedFrame(NamedTuple):
+@dataclass(slots=True)
+class DecodedFrame:
     """A decoder's frame with its place in the file.
 
     Attributes:
-        frame: as the decoder gave it, not turned.
         pts_s: seconds since the start of the stream.
         duration_s: how long it is shown, where the container says so.
         rotation_deg: by how much it must be turned clockwise to be upright.
@@ -41,12 +41,19 @@ class DecodedFrame(NamedTuple):
         shown_s: `duration_s`, or else one frame at the declared rate.
     """
 
-    frame: av.VideoFrame
+    _frame: av.VideoFrame | None
     pts_s: float
     duration_s: float | None
     rotation_deg: RotationDeg
     stamped: bool
     shown_s: float
+
+    def take_picture(self) -> VideoPicture:
+        """The pixels, once: a generator that is suspended holds on to what it gave last, and a picture is megabytes."""
+        frame, self._frame = self._frame, None
+        if frame is None:
+            raise RuntimeError("the picture was taken before")
+        return VideoPicture(frame, self.rotation_deg)
 
 
 def auto_decode_threads() -> int:
@@ -165,7 +172,8 @@ class VideoFile:
             else:
                 frames += 1
                 failures_since_frame = 0
-                yield clock.place(item)
+                placed, item = clock.place(item), None  # noqa: PLW2901  (let go of, see `take_picture`)
+                yield placed
         if stop.is_set():
             return
         if self._threads > 1 and packets > frames + failures:
@@ -192,8 +200,8 @@ class VideoFile:
                         yield FailedFrame(f"{self.path}: a frame{at} cannot be decoded: {reason(error)}")
                         continue
                     del packet  # it holds memory for as long as the next one takes
-                    yield from frames
-                    frames.clear()
+                    while frames:
+                        yield frames.pop(0)
             except MEDIA_ERRORS as error:  # raised by the demuxer, which can go on behind the bad place
                 read_failures += 1
                 yield FailedFrame(f"{self.path}: the file is damaged: {reason(error)}")

@@ -136,7 +136,6 @@ class FileSource:
     def _play(
         self, path: str, alone: bool, timeline: "Timeline", stop: threading.Event
     ) -> Iterator[Frame | FailedFrame]:
-        from pipeline.models.picture import VideoPicture
         from sources._decode import VideoFile, auto_decode_threads
 
         if stop.is_set():
@@ -168,7 +167,7 @@ class FileSource:
                     pts_s=pts_s,
                     captured_at=timeline.started_at + pts_s,
                     time_source="pts",
-                    picture=VideoPicture(item.frame, item.rotation_deg),
+                    picture=item.take_picture(),
                     decoded_at=self._ctx.clock.monotonic(),
                     path=path,
                     duration_s=item.duration_s,

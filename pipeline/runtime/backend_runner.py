@@ -186,6 +186,8 @@ class BackendRunner:
             if not self._bugs.spend(began_at):
                 self._fail(FatalError(f"{type(error).__name__}: {error}"))
                 self.queue.close(FrameOutcome.FAILED_BACKEND)
+        # An answer may wait for its turn: pixels that no sink wants need not wait with it.
+        frames = [frame if self._routes[frame.source].with_pictures else frame.released() for frame in frames]
         ended_at = self._clock.monotonic()
         self._codes[code].inc()
         self._batch_frames.observe(len(frames))
@@ -214,7 +216,7 @@ class BackendRunner:
             for sink in route.with_pictures:
                 sink.offer(result)
             if route.without_pictures:
-                released = result.released()
+                released = result.released() if route.with_pictures else result
                 for sink in route.without_pictures:
                     sink.offer(released)
 

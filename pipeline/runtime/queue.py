@@ -60,6 +60,7 @@ class Lane(Generic[T]):
         self._queue = queue
         self._entries: deque[_Entry[T]] = deque()
         self._nbytes = 0
+        self._last_nbytes = 0
         self._closed = False
         self._room = threading.Condition(queue._lock)
 
@@ -79,6 +80,16 @@ class Lane(Generic[T]):
         """
         return self._queue._put(self, _Entry(item, nbytes, self._queue._clock.monotonic() if since is None else since))
 
+    def wait_for_room(self) -> bool:
+        """Wait until an item as large as the last one would fit, where the policy is `block`.
+
+        A producer that asks before it makes an item holds none while it waits: with many lanes that is much memory.
+
+        Returns:
+            False when the lane or the queue is closed.
+        """
+        return self._queue._wait_for_room(self)
+
     def close(self) -> None:
         """No more will come. What is in the lane is still taken. May be called again."""
         self._queue._close_lane(self)
@@ -88,7 +99,7 @@ class LaneQueue(Generic[T]):
     """See the module. Any number of consumers may call `get`."""
 
     def __init__(
-        self, *, on_drop: Callable[[T, str], None], drops: Drops, clock: Clock, max_bytes: int = 32 << 20
+        self, *, on_drop: Callable[[T, str], None], drops: Drops, clock: Clock, max_bytes: int = 16 << 20
     ) -> None:
         """Make an empty queue.
 
@@ -172,9 +183,16 @@ class LaneQueue(Generic[T]):
                 self._ready.append(lane)
             lane._entries.append(entry)
             lane._nbytes += entry.nbytes
+            lane._last_nbytes = entry.nbytes
             self._nbytes += entry.nbytes
             self._some.notify()
             return True
+
+    def _wait_for_room(self, lane: Lane[T]) -> bool:
+        with self._lock:
+            while self._is_open(lane) and lane.limits.when_full == "block" and self._is_full(lane, lane._last_nbytes):
+                lane._room.wait()
+            return self._is_open(lane)
 
     def _is_open(self, lane: Lane[T]) -> bool:
         return self._closed_reason is None and not lane._closed

@@ -128,7 +128,7 @@ class SourceRunner:
         """Read until the source ends; False when nobody takes the frames any more."""
         monotonic = self._clock.monotonic
         with closing(iter(self.source.frames(self._stop))) as frames:  # type: ignore[type-var]
-            while True:
+            while self._lane.wait_for_room():
                 asked_at = monotonic()
                 item = next(frames, None)
                 if item is None:
@@ -149,6 +149,8 @@ class SourceRunner:
                 self._page.enter()
                 if not self._lane.put(item, item.picture.nbytes, item.decoded_at):
                     return False
+                del item  # the lane's now: what waits for room holds no picture
+            return False
 
     def _wait_to_retry(self, error: TransientError) -> None:
         if self.state is SourceState.RUNNING and self._clock.monotonic() - self._running_since > GOOD_SPELL_S:

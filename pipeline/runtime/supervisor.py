@@ -9,6 +9,7 @@ from typing import Literal
 from pipeline.config.settings import ConfigProblems, Settings
 from pipeline.contracts.clock import Clock
 from pipeline.contracts.errors import ConfigError
+from pipeline.runtime import memory
 from pipeline.runtime.context import MainLoop
 from pipeline.runtime.ledger import Account, FrameOutcome, ResultOutcome
 from pipeline.runtime.source_runner import SourceRunner
@@ -136,6 +137,7 @@ class Supervisor:
         )
         if self._is_hopeless():
             return False
+        memory.give_back()
         for source in sources:
             source.start()
         return True

@@ -18,9 +18,9 @@ from pipeline.telemetry.events import Events
 from pipeline.telemetry.metrics import Metrics
 
 MIB = 1 << 20
-FILE_LANE = QueueConfig(max_frames=8, max_bytes=32 * MIB, when_full="block")
+FILE_LANE = QueueConfig(max_frames=4, max_bytes=32 * MIB, when_full="block")
 LIVE_LANE = QueueConfig(max_frames=2, max_bytes=32 * MIB, when_full="drop_oldest")
-PICTURE_QUEUE = QueueConfig(max_frames=8, max_bytes=32 * MIB)
+PICTURE_QUEUE = QueueConfig(max_frames=4, max_bytes=32 * MIB)
 RESULT_QUEUE = QueueConfig(max_frames=512, max_bytes=32 * MIB)
 
 

@@ -1,0 +1,33 @@
+"""What glibc's allocator is told, so that the process holds what it needs and not what it once needed.
+
+Measured, peak of the whole process on 2 cores: one 1080p file with yolo11n at 640: 290 MiB untouched, 264 with `give_back`
+after the models are loaded, 249 with `map_pictures` as well; 16 files of 720p: 376 MiB with `give_back` alone, 346 with
+both. CPU time is the same. Elsewhere than on glibc both do nothing.
+"""
+
+import ctypes
+import sys
+
+M_MMAP_THRESHOLD = -3  # malloc.h
+PICTURE_BYTES = 1 << 20
+
+
+def _libc() -> ctypes.CDLL | None:
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return libc if libc is not None and hasattr(libc, "malloc_trim") else None
+
+
+def map_pictures() -> None:
+    """Let blocks as large as a picture be mappings of their own, which return to the system when they are let go.
+
+    By default glibc raises the threshold with the first large block that is freed; from then on pictures come from the
+    heaps of the threads, which fragment. Called once, before the first picture.
+    """
+    if (libc := _libc()) is not None:
+        libc.mallopt(M_MMAP_THRESHOLD, PICTURE_BYTES)
+
+
+def give_back() -> None:
+    """Return to the system what was freed: models are parsed, checked and optimised before they run."""
+    if (libc := _libc()) is not None:
+        libc.malloc_trim(0)
