@@ -31,7 +31,7 @@ golden:
 
 # Penstock against the hand-written limit and the naive loop, interleaved; writes tests/bench/results/.
 bench *ARGS:
-    uv run --extra demo --group bench python tests/bench/run.py {{ ARGS }}
+    uv run --extra demo --group bench python -m tests.bench.run {{ ARGS }}
 
 # What drawing costs, and what shrinking costs in time and in accuracy.
 bench-parts:

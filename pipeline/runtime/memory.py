@@ -1,8 +1,8 @@
 """What glibc's allocator is told, so that the process holds what it needs and not what it once needed.
 
-Measured, peak of the whole process on 2 cores: one 1080p file with yolo11n at 640: 290 MiB untouched, 264 with `give_back`
-after the models are loaded, 249 with `map_pictures` as well; 16 files of 720p: 376 MiB with `give_back` alone, 346 with
-both. CPU time is the same. Elsewhere than on glibc both do nothing.
+Measured, peak of the whole process on 2 cores. One 1080p file with yolo11n at 640: 290 MiB untouched, 264 with
+`give_back` after the models are loaded, 249 with `map_pictures` as well. 16 files of 720p: 376 MiB with `give_back`
+alone, 346 with both. CPU time is the same. Elsewhere than on glibc both do nothing.
 """
 
 import ctypes

@@ -169,7 +169,7 @@ def test_what_cannot_be_had_is_a_config_error_and_everything_is_closed(where: di
     ("failure", "code"), [("fatal", "failed for good"), ("bug", "has a bug"), ("config", "cannot")]
 )
 def test_a_source_that_fails_stops_no_other(failure: str, code: str) -> None:
-    sources = {"cam": {"frames": 30}, "bad": {"failure": failure, "fail_at": 5}}
+    sources = {"cam": {"frames": 30}, "bad": {"failure": failure, "fail_at": 5, "fail_times": 1}}
     this = run({"sources": sources})
     assert this.seqs() == list(range(30))
     assert this.seqs(source="bad") == list(range(5))

@@ -96,6 +96,30 @@ def test_a_producer_blocked_by_the_bytes_of_another_lane_wakes_when_they_are_tak
     assert queue.get().items == [3]
 
 
+def test_a_producer_that_asks_for_room_waits_until_the_last_item_would_fit() -> None:
+    queue, _ = _queue(max_bytes=10)
+    lane = queue.lane(LaneLimits())
+    assert lane.wait_for_room()
+    lane.put(1, nbytes=6)
+    answers: list[bool] = []
+    producer = threading.Thread(target=lambda: answers.append(lane.wait_for_room()))
+    producer.start()
+    producer.join(0.2)
+    assert producer.is_alive()
+    assert queue.get().items == [1]
+    producer.join(10)
+    assert answers == [True]
+    queue.close("dead")
+    assert lane.wait_for_room() is False
+
+
+def test_a_lane_that_drops_never_makes_its_producer_wait_for_room() -> None:
+    queue, _ = _queue()
+    lane = queue.lane(LaneLimits(max_items=1, when_full="drop_oldest"))
+    lane.put(1)
+    assert lane.wait_for_room()
+
+
 def test_a_blocked_producer_wakes_when_the_consumer_dies_and_its_item_is_counted() -> None:
     queue, dropped = _queue()
     lane = queue.lane(LaneLimits(max_items=1))
