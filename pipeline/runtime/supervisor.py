@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -176,6 +177,11 @@ class Supervisor:
         if self._abandoned:
             await self._until(lambda: all(runner.ended for runner in self.topology.runners), give_up=self._is_late)
             self._write_off()
+        for thread in self._started_threads():
+            thread.join(0.0 if self._abandoned else GRACE_S)
+
+    def _started_threads(self) -> list[threading.Thread]:
+        return [thread for runner in self.topology.runners for thread in runner.threads if thread.ident is not None]
 
     def _abandon(self, why: str) -> None:
         if self._abandoned:
@@ -225,10 +231,7 @@ class Supervisor:
 
     def _report(self) -> Report:
         topology = self.topology
-        threads = [thread for runner in topology.runners for thread in runner.threads if thread.ident is not None]
-        for thread in threads:
-            thread.join(0.0 if self._abandoned else GRACE_S)
-        late = [thread.name for thread in threads if thread.is_alive()]
+        late = [thread.name for thread in self._started_threads() if thread.is_alive()]
         faults = topology.ledger.faults(drained=True)
         if late:
             self._events.late(late)
