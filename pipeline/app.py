@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pipeline.server.routes import Health
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+MANY_SOURCES = 4
+"""With more, the memory of their pictures matters more than the half millisecond a frame that it costs to map them."""
 
 
 def run_pipeline(settings: Settings, *, quiet: bool = False) -> int:
@@ -38,7 +40,8 @@ def run_pipeline(settings: Settings, *, quiet: bool = False) -> int:
         "warning" if quiet and settings.log.level in ("debug", "info") else settings.log.level, settings.log.format
     )
     disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series for each, which nobody reads
-    memory.map_pictures()
+    if len(settings.sources) > MANY_SOURCES:
+        memory.map_pictures()
     clock = SystemClock()
     began_at = clock.monotonic()
     report = asyncio.run(_run(settings, clock, quiet=quiet))

@@ -105,7 +105,12 @@ class BackendRunner:
     # The opening thread
 
     def _open_and_work(self) -> None:
-        opened = self._open()
+        try:
+            opened = self._open()
+        except Exception as error:  # noqa: BLE001  (whatever it is, nobody will take the frames)
+            self._events.bug(f"backend {self.name}", error)
+            self._fail(FatalError(f"{type(error).__name__}: {error}"))
+            opened = False
         if not opened:
             self.queue.close(FrameOutcome.DROPPED_SHUTDOWN if self._gone.is_set() else FrameOutcome.FAILED_BACKEND)
             self._close()
@@ -135,10 +140,6 @@ class BackendRunner:
                 self._gone.wait(delay_s)
             except (FatalError, ConfigError) as error:
                 self._fail(error)
-                return False
-            except Exception as error:  # noqa: BLE001  (a plugin's bug: it never worked, so it is fatal at once)
-                self._events.bug(f"backend {self.name}", error)
-                self._fail(FatalError(f"{type(error).__name__}: {error}"))
                 return False
             else:
                 took_s = self._clock.monotonic() - began_at

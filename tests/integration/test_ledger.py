@@ -149,6 +149,14 @@ def test_a_backend_with_a_bug_is_given_five_chances(backend: dict[str, Any]) -> 
     assert set(_outcomes(this)) == {"failed_backend"}
 
 
+@pytest.mark.parametrize("keys", [{"open_failure": "bug"}, {"open_failure": "fatal"}, {"speechless": True}])
+def test_a_backend_that_does_not_open_ends_the_run(keys: dict[str, Any]) -> None:
+    this = run({"sources": {"cam": {"endless": True}}, "backends": {"model": keys}})
+    assert this.report.failed == ["model"]
+    assert this.report.exit_code == 1
+    assert this.seqs() == []
+
+
 def test_a_backend_that_cannot_be_opened_yet_is_tried_again() -> None:
     this = run({"backends": {"model": {"open_failure": "transient"}}})
     backend = this.supervisor.topology.backends["model"].backend

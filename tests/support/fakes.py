@@ -93,6 +93,7 @@ class FakeBackendConfig(BackendConfig):
     delay_s: float = 0.0
     stuck_at: int = -1
     short_answer: bool = False
+    speechless: bool = False
 
     def build(self, ctx: Context) -> "FakeBackend":
         return FakeBackend(self)
@@ -135,6 +136,8 @@ class FakeBackend:
         return [box] * (len(batch) - config.short_answer)
 
     def describe(self) -> str:
+        if self._config.speechless:
+            raise ZeroDivisionError("it has no words")
         return "a fake"
 
     def close(self) -> None:
