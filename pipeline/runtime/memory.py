@@ -1,8 +1,9 @@
 """What glibc's allocator is told, so that the process holds what it needs and not what it once needed.
 
-Measured on 2 cores, peak of the whole process. `give_back` after the models are loaded: 20 MiB less, once. `map_pictures`
-with 16 files of 720p: 348 MiB instead of 375; but what is mapped anew for each frame is touched anew page by page: 0.6
-ms of CPU a frame for yolox_nano at 416, so it is for many sources only. Elsewhere than on glibc both do nothing.
+Measured on 2 cores, peak of the whole process. `give_back` after the models are loaded: 20 MiB less, once.
+`map_pictures` with 16 files of 720p: 348 MiB instead of 375; but what is mapped anew for each frame is touched anew
+page by page, 0.6 ms of CPU a frame for yolox_nano at 416, so it is for many sources only. Elsewhere than on glibc both
+do nothing.
 """
 
 import ctypes

@@ -65,7 +65,7 @@ class CvPicture:
         self.nbytes = rgb.nbytes
 
     def gbr_planes(self, width: int, height: int) -> npt.NDArray[np.float32]:
-        cv2 = pytest.importorskip("cv2", reason="OpenCV (dependency group: bench) is not installed")
+        cv2 = pytest.importorskip("cv2", reason="OpenCV (dependency group: dev) is not installed")
         small = cv2.resize(self._rgb, (width, height), interpolation=cv2.INTER_LINEAR)
         planes: npt.NDArray[np.float32] = small[..., (1, 2, 0)].transpose(2, 0, 1).astype(np.float32) / 255
         return planes

@@ -4,6 +4,7 @@ import json
 import signal
 import socket
 import subprocess
+import textwrap
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 import av
 import supervision as sv
+from makers import damage
 from prometheus_client.parser import text_string_to_metric_families
 from workplace import Workplace
 
@@ -161,6 +163,27 @@ def test_one_bad_source_stops_no_other_and_the_exit_code_says_so(workplace: Work
     assert len(bad) == 1
     assert "bad.mp4" in bad[0]
     assert "Traceback" not in err
+
+
+def test_a_damaged_clip_gives_its_good_frames_and_counts_the_others(workplace: Workplace) -> None:
+    damage(workplace.folder / "clip.mp4", [8, 9, 20])
+    code, _, err = workplace.penstock("run")
+    assert code == 0, err
+    assert "source cam: 30 decoded = 27 inferred + 3 failed decode" in err
+    assert len(workplace.lines("out/cam.jsonl")) == 27
+    assert err.count("not decoded:") == 1  # repeats are counted, not logged one by one
+    assert "cam: failed_decode: 2 more times" in err
+
+
+def test_eight_files_at_once_each_give_all_of_their_frames(workplace: Workplace, edited: Edit) -> None:
+    sources = "\n".join(f'[sources.cam{index}]\ntype = "file"\npath = "clip.mp4"\n' for index in range(8))
+    text = textwrap.dedent(edited('[sources.cam]\n    type = "file"\n    path = "clip.mp4"', ""))
+    workplace.write(sources + text)
+    code, _, err = workplace.penstock("run")
+    assert code == 0, err
+    for index in range(8):
+        assert [line["frame_id"] for line in workplace.lines(f"out/cam{index}.jsonl")] == list(range(30))
+    assert "sink lines: 240 accepted = 240 delivered" in err
 
 
 def test_an_environment_variable_overrides_a_key(workplace: Workplace) -> None:

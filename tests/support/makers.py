@@ -42,7 +42,7 @@ def brightness_model(path: Path, names: Sequence[str] = ("thing", "other")) -> P
 
 
 def clip(path: Path, greys: Sequence[int], *, width: int = 128, height: int = 64, fps: int = 25) -> Path:
-    """A video with one frame of each grey, H.264 where the container takes it."""
+    """A video with one frame of each grey, H.264 without B-frames."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=fps, options={"preset": "ultrafast", "crf": "10"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
@@ -53,3 +53,14 @@ def clip(path: Path, greys: Sequence[int], *, width: int = 128, height: int = 64
         for packet in stream.encode(None):
             container.mux(packet)
     return path
+
+
+def damage(path: Path, packets: Sequence[int]) -> None:
+    """Overwrite the beginning of these packets, so that no decoder takes them."""
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        found = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    for number in packets:
+        start, size = found[number]
+        content[start : start + min(size, 8)] = b"\xff" * min(size, 8)
+    path.write_bytes(content)
