@@ -59,7 +59,9 @@ def damage(path: Path, packets: Sequence[int]) -> None:
     """Overwrite the beginning of these packets, so that no decoder takes them."""
     content = bytearray(path.read_bytes())
     with av.open(str(path)) as container:
-        found = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+        found = [
+            (packet.pos, packet.size) for packet in container.demux(video=0) if packet.size and packet.pos is not None
+        ]
     for number in packets:
         start, size = found[number]
         content[start : start + min(size, 8)] = b"\xff" * min(size, 8)
