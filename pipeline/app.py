@@ -25,7 +25,7 @@ from pipeline.version import version
 if TYPE_CHECKING:
     from pipeline.server.routes import Health
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 MANY_SOURCES = 4
 """With more, the memory of their pictures matters more than the half millisecond a frame that it costs to map them."""
 
@@ -57,7 +57,7 @@ def run_pipeline(settings: Settings, *, quiet: bool = False) -> int:
 
 async def _run(settings: Settings, clock: Clock, *, quiet: bool) -> Report:
     metrics = Metrics(version())
-    events = Events(metrics, clock)
+    events = Events(clock)
     supervisor = Supervisor(settings, events=events, metrics=metrics, clock=clock)
     lingering_ends = asyncio.Event()
 
@@ -76,7 +76,7 @@ async def _run(settings: Settings, clock: Clock, *, quiet: bool) -> Report:
 
 @contextlib.contextmanager
 def _signals(handle: Callable[[str], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM go to `handle`, by name, on the loop."""
+    """The signals that mean "stop" go to `handle`, by name, on the loop."""
     loop = asyncio.get_running_loop()
     for number in SIGNALS:
         loop.add_signal_handler(number, handle, number.name)

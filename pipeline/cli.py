@@ -68,7 +68,7 @@ def check(config: Path) -> int:
     \b
     Examples:
       penstock check
-      penstock check site.toml && systemctl reload penstock
+      penstock check site.toml && systemctl restart penstock
     """
     from pipeline.config.check import check as check_components
 
@@ -107,14 +107,12 @@ def predict(sources: tuple[str, ...], *, quiet: bool, **options: Any) -> int:
       penstock predict street.mp4 -o street.jsonl -o boxes.mp4 --confidence 0.4
       penstock predict 'photos/*.jpg' --model people.onnx --classes person -o -
     """
-    from pipeline.config.check import check as check_components
     from pipeline.config.loader import from_tree
     from pipeline.predict import tree
     from pipeline.registry import Registry
 
     settings = from_tree(tree(sources, **options), base_dir=Path.cwd(), registry=Registry.load())
-    check_components(settings)
-    return _run(settings, quiet=quiet, checked=True)
+    return _run(settings, quiet=quiet)
 
 
 @cli.command("inspect")
@@ -224,10 +222,9 @@ def _load(config: Path) -> "Settings":
     return load(config, registry=Registry.load())
 
 
-def _run(settings: "Settings", *, quiet: bool, checked: bool = False) -> int:
+def _run(settings: "Settings", *, quiet: bool) -> int:
     from pipeline.app import run_pipeline
     from pipeline.config.check import check as check_components
 
-    if not checked:
-        check_components(settings)
+    check_components(settings, to_run=True)
     return run_pipeline(settings, quiet=quiet)

@@ -39,7 +39,7 @@ def tree(
         "iou_threshold": iou,
         "family": family,
         "device": device,
-        "classes": None if classes is None else [name.strip() for name in classes.split(",") if name.strip()],
+        "classes": None if classes is None else _classes(classes),
     }
     return {
         "sources": {name: _set({**table, **sampling}) for name, table in _sources(sources, num_frames).items()},
@@ -63,10 +63,15 @@ def _is_pictures(name: str) -> bool:
     return Path(name).suffix.lower() in PICTURES or Path(name).expanduser().is_dir()
 
 
+def _classes(text: str) -> list[str | int]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    return [int(name) if name.isdecimal() else name for name in names]
+
+
 def _sink(output: str) -> dict[str, Any]:
     if output == "-":
         return {"type": "stdout"}
-    kinds = {".jsonl": "jsonl", ".ndjson": "jsonl", ".mp4": "video", ".mkv": "video"}
+    kinds = {".jsonl": "jsonl", ".ndjson": "jsonl"} | dict.fromkeys((".mp4", ".mkv", ".mov", ".m4v"), "video")
     kind = kinds.get(Path(output).suffix.lower())
     if kind is None:
         raise ConfigError(

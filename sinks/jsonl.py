@@ -74,12 +74,13 @@ class _LineFile:
         self.size_bytes = size_bytes
         os.ftruncate(self.file.fd, size_bytes)
 
-    def finish(self) -> None:
-        """Bring the file to its final name; without a line it replaces no older one: nothing was found out."""
+    def finish(self) -> bool:
+        """Bring the file to its final name; without a line it replaces no older one, and False is the answer."""
         if self.file.atomic and self.size_bytes == 0:
             self.file.abandon(remove=True)
-        else:
-            self.file.finish()
+            return False
+        self.file.finish()
+        return True
 
     def _mend(self, ctx: Context) -> int:
         """Bring a file that ends in the middle of a line (a crash, a full disk) back to whole lines; its size."""
@@ -175,11 +176,11 @@ class JsonlSink:
         failures = []
         for path in [path for path in self._open if path not in needed]:
             try:
-                self._open.pop(path).finish()
+                stands = self._open.pop(path).finish()
             except PenstockError as error:
                 failures.append(str(error))
             else:
-                if len(self._finished) < _MAX_REMEMBERED:
+                if stands and len(self._finished) < _MAX_REMEMBERED:
                     self._finished[path] = None
         if failures:
             raise FatalError("; ".join(failures))

@@ -127,7 +127,7 @@ class VideoFile:
         if seekable:  # a poor index: read from the beginning
             self.close()
             self._open()
-        with contextlib.closing(self._until_the_end(stop)) as frames:
+        with contextlib.closing(self._until_the_end(stop, from_start=True)) as frames:
             yield from _starting_at(start_s, frames)
 
     def close(self) -> None:
@@ -153,7 +153,9 @@ class VideoFile:
             return False
         return True
 
-    def _until_the_end(self, stop: threading.Event) -> Generator[DecodedFrame | FailedFrame]:
+    def _until_the_end(
+        self, stop: threading.Event, *, from_start: bool = False
+    ) -> Generator[DecodedFrame | FailedFrame]:
         """From the current position to the end; makes good what frame threading swallows there."""
         clock = _FrameTimes(self._start_s, self.fps)
         packets, frames, failures, failures_since_frame = 0, 0, 0, 0
@@ -172,13 +174,15 @@ class VideoFile:
             else:
                 frames += 1
                 failures_since_frame = 0
+                concealed = item.is_corrupt
                 placed, item = clock.place(item), None  # noqa: PLW2901  (let go of, see `take_picture`)
-                yield placed
+                # The decoder raises nothing for these: it makes up what it could not read. That is not the camera's.
+                yield FailedFrame(f"{self.path}: damaged at {placed.pts_s:.2f} s") if concealed else placed
         if stop.is_set():
             return
         if self._threads > 1 and packets > frames + failures:
             yield from self._tail(stop, clock.last_pts_s, failures_since_frame)
-        elif failures == 0 and (missing := self._missing(clock.end_s)):
+        elif failures == 0 and (missing := self._missing(clock.end_s, frames if from_start else None)):
             yield missing
 
     def _packetwise(self, stop: threading.Event) -> Iterator[av.VideoFrame | FailedFrame | None]:
@@ -227,12 +231,22 @@ class VideoFile:
                 elif last_pts_s is None or item.pts_s > last_pts_s:
                     yield item
 
-    def _missing(self, end_s: float) -> FailedFrame | None:
-        """The counted end of a truncated file whose demuxer takes the cut for an ordinary end (AVI, Matroska)."""
-        if self.duration_s is None or end_s >= self.duration_s - _TOLERATED_MISSING_FRAMES / self.fps:
+    def _missing(self, end_s: float, frames: int | None) -> FailedFrame | None:
+        """The counted end of a truncated file whose demuxer takes the cut for an ordinary end (AVI, Matroska, FLV).
+
+        Args:
+            end_s: where the last frame ended.
+            frames: how many there were, where all were read.
+        """
+        # An MP4 may be cut on purpose by its edit list; and its demuxer reports what is missing.
+        told = 0 if "mp4" in self._container.format.name else self._stream.frames
+        if frames is not None and told > 0 and frames < told - _TOLERATED_MISSING_FRAMES:
+            return FailedFrame(f"{self.path}: the file is truncated: {frames} frames of the {told} in its header")
+        duration_s = self.duration_s
+        if duration_s is None or end_s >= duration_s - _TOLERATED_MISSING_FRAMES / self.fps:
             return None
         return FailedFrame(
-            f"{self.path}: the file is truncated: it ends at {end_s:.2f} s of the {self.duration_s:.2f} s in its header"
+            f"{self.path}: the file is truncated: it ends at {end_s:.2f} s of the {duration_s:.2f} s in its header"
         )
 
 

@@ -89,12 +89,12 @@ class DirectorySource:
             if stop.is_set():
                 return
             if folder is not None and not config.follow_links and not _lies_in(path, folder):
-                yield FailedFrame(f"{path}: a link that leads out of the folder (follow_links = true reads it)")
+                yield FailedFrame(f"{path}: a link out of the folder (follow_links = true reads it)", file=path)
                 continue
             try:
                 picture = read_picture(path, config.max_pixels)
             except BrokenPictureError as error:
-                yield FailedFrame(f"{path}: {error}")
+                yield FailedFrame(f"{path}: {error}", file=path)
                 continue
             pts_s = None if config.fps is None else number / config.fps
             yield Frame(

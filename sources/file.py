@@ -127,7 +127,7 @@ class FileSource:
                 except FatalError as error:
                     failure = error
                     if len(files) > 1:
-                        yield FailedFrame(str(error))
+                        yield FailedFrame(str(error), file=path)
             if failure and self._seq == seq_before:
                 raise failure
             if self._seq == seq_before:  # nothing in the window: another round would find nothing either

@@ -9,23 +9,33 @@ from pipeline.config.settings import Settings
 from pipeline.contracts.errors import ConfigError
 
 
-def check(settings: Settings) -> None:
+def check(settings: Settings, *, to_run: bool = False) -> None:
     """Ask every component, and try the port. Opens nothing for long and changes nothing.
+
+    Args:
+        settings: what to check.
+        to_run: do not complain of a source while there is another that is well: it will fail for itself alone.
 
     Raises:
         ConfigProblems: with everything that is wrong, in the order of the file.
     """
-    problems = list(_problems(settings))
+    sources = list(_source_problems(settings))
+    if to_run and len(sources) < len(settings.sources):
+        sources = []
+    problems = [*sources, *_other_problems(settings)]
     if problems:
         raise ConfigProblems(problems)
 
 
-def _problems(settings: Settings) -> Iterator[Problem]:
+def _source_problems(settings: Settings) -> Iterator[Problem]:
     for name, source in settings.sources.items():
         try:
             source.check()
         except ConfigError as error:
             yield settings.blame("source", name, error)
+
+
+def _other_problems(settings: Settings) -> Iterator[Problem]:
     for name, backend in settings.backends.items():
         try:
             backend.check()

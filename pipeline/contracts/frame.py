@@ -161,6 +161,8 @@ class FailedFrame:
 
     Attributes:
         detail: one line for the log: what was wrong, and in which file or at which time stamp.
+        file: the file, where all of it is of no use: each such file is named in the log.
     """
 
     detail: str
+    file: str | None = None

@@ -134,13 +134,19 @@ def describe(file: OnnxFile, options: DetectorOptions, shapes: Shapes | None = N
         fixed_batch=None if _open(batch) else int(batch),
         stride_px=stride_px,
         choice=choice,
-        preprocess=(choice.family.preprocess if choice else Preprocess()).overridden(options.preprocess),
+        preprocess=_preprocess(image, choice).overridden(options.preprocess),
         raw_grid=_raw_grid(file, choice, input_size),
         labels=names,
         labels_from=names_from,
         classes=classes if classes is not None else (len(names) or None),
         task=file.metadata.get("task", "detect")[:40],
     )
+
+
+def _preprocess(image: TensorInfo, choice: Choice | None) -> Preprocess:
+    """What the family usually wants; a model that takes bytes scales them itself, so it gets all of 0..255."""
+    usual = choice.family.preprocess if choice else Preprocess()
+    return replace(usual, value_range="0..255") if image.dtype == "uint8" else usual
 
 
 def _image_input(file: OnnxFile) -> tuple[TensorInfo, bool]:

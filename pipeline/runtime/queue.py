@@ -23,12 +23,13 @@ T = TypeVar("T")
 
 
 class LaneLimits(NamedTuple):
-    """What one lane may hold, and what happens when it is full."""
+    """What one lane may hold, and what happens when it is full; `own_bytes` come on top of what all lanes share."""
 
     max_items: int = 8
     max_bytes: int = 64 << 20
     when_full: WhenFull = "block"
     max_age_s: float | None = None
+    own_bytes: int = 0
 
 
 class Drops(NamedTuple):
@@ -108,7 +109,7 @@ class LaneQueue(Generic[T]):
                 it must be short and must not call back.
             drops: the reasons' names.
             clock: for ages.
-            max_bytes: over all lanes; beyond it a lane holds one item.
+            max_bytes: what all lanes share; beyond it a lane holds one item.
         """
         self._lock = threading.Lock()
         self._some = threading.Condition(self._lock)
@@ -125,6 +126,7 @@ class LaneQueue(Generic[T]):
     def lane(self, limits: LaneLimits) -> Lane[T]:
         """A new lane. All lanes are made before the first consumer asks, or `get` may see none and end."""
         with self._lock:
+            self._max_bytes += limits.own_bytes
             lane = Lane(self, limits)
             self._lanes.append(lane)
             return lane

@@ -43,6 +43,7 @@ class SourceRunner:
         self._on_change = surroundings.changed
         self._backoff = backoff or Backoff()
         self._bugs = BugAllowance()
+        self._reconnects = {code: surroundings.metrics.reconnects(name, code) for code in SourceErrorCode}
         self._decode_s = surroundings.metrics.stage("decode", source=name)
         self._stop = threading.Event()
         self._last_frame_at: float | None = None
@@ -135,7 +136,7 @@ class SourceRunner:
                     return True
                 if isinstance(item, FailedFrame):
                     self._page.enter_settled(FrameOutcome.FAILED_DECODE)
-                    self._events.frame_not_decoded(self.name, item.detail)
+                    self._events.frame_not_decoded(self.name, item.detail, item.file)
                     continue
                 self._decode_s.observe(monotonic() - asked_at)
                 self._last_frame_at = self._clock.wall()
@@ -158,6 +159,7 @@ class SourceRunner:
         delay_s = self._backoff.next_s(error.retry_after_s)
         self.error = error
         self._change(SourceState.RECONNECTING)
+        self._reconnects[error.code or SourceErrorCode.INTERNAL].inc()
         self._events.source_reconnecting(self.name, _code_of(error), delay_s, error)
         self._stop.wait(delay_s)
 

@@ -43,6 +43,7 @@ class Status:
                 Check(f"sink {name}", sink.opened and sink.error is None, str(sink.error or "not open yet"))
                 for name, sink in topology.sinks.items()
             ),
+            Check("sources", not all(source.error for source in topology.sources.values()), "every source has failed"),
             Check("running", not self._supervisor.stopping, "stopping"),
         ]
 

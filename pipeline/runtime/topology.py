@@ -65,8 +65,8 @@ def build(
     sinks = {}
     for name, config in settings.sinks.items():
         sink = config.build(context("sink", name))
-        queue = config.queue.merged(PICTURE_QUEUE if sink.wants_pictures else RESULT_QUEUE)
-        lanes = {source: _limits(queue, sources[source]) for source in settings.sources_of(name)}
+        usual = PICTURE_QUEUE if sink.wants_pictures else RESULT_QUEUE
+        lanes = {source: _limits(config.queue, usual, sources[source]) for source in settings.sources_of(name)}
         sinks[name] = SinkRunner(name, sink, lanes=lanes, page=ledger.sinks[name], surroundings=surroundings)
     backends = {}
     for name, backend_config in settings.backends.items():
@@ -85,11 +85,12 @@ def build(
     runners = {}
     for name, source in sources.items():
         source_config = settings.sources[name]
-        queue = source_config.queue.merged(LIVE_LANE if source.live else FILE_LANE)
+        usual = LIVE_LANE if source.live else FILE_LANE
+        limits = _limits(source_config.queue, usual, source, source_config.max_staleness_s)
         runners[name] = SourceRunner(
             name,
             source,
-            lane=backends[settings.backend_of(name)].queue.lane(_limits(queue, source, source_config.max_staleness_s)),
+            lane=backends[settings.backend_of(name)].queue.lane(limits),
             page=ledger.sources[name],
             sampler=Sampler(source_config.stride, source_config.max_fps),
             surroundings=surroundings,
@@ -97,11 +98,18 @@ def build(
     return Topology(ledger, runners, backends, sinks)
 
 
-def _limits(queue: QueueConfig, source: Source, max_age_s: float | None = None) -> LaneLimits:
-    """Limits of a lane for what comes from `source`: files wait, live sources let the oldest go, unless configured."""
+def _limits(configured: QueueConfig, usual: QueueConfig, source: Source, max_age_s: float | None = None) -> LaneLimits:
+    """Limits of a lane for what comes from `source`: files wait, live sources let the oldest go, unless configured.
+
+    Files share what their queue may hold; who configures a lane, or has a camera, gets the lane's bytes on top.
+    """
+    queue = configured.merged(usual)
+    max_bytes = queue.max_bytes or MIB
+    is_own = source.live or configured.max_frames is not None or configured.max_bytes is not None
     return LaneLimits(
         max_items=queue.max_frames or 1,
-        max_bytes=queue.max_bytes or MIB,
+        max_bytes=max_bytes,
         when_full=queue.when_full or ("drop_oldest" if source.live else "block"),
         max_age_s=max_age_s,
+        own_bytes=max_bytes if is_own else 0,
     )

@@ -1,4 +1,4 @@
-"""Everything that can happen to a running pipeline: each event is logged and counted here, once, and nowhere else.
+"""Everything that can happen to a running pipeline: each event is logged here, once, and nowhere else.
 
 ERROR: data is lost or somebody must act. WARNING: it recovered by itself. INFO: the life of a component. Nothing is
 logged for each frame: what repeats goes through a limiter, and what it held back is said at the end.
@@ -9,15 +9,13 @@ import threading
 
 from pipeline.contracts.clock import Clock
 from pipeline.telemetry.logs import LOGGER, Limiter
-from pipeline.telemetry.metrics import Metrics
 
 
 class Events:
     """Made by the app; called from every thread."""
 
-    def __init__(self, metrics: Metrics, clock: Clock) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._log = logging.getLogger(LOGGER)
-        self._metrics = metrics
         self._limiter = Limiter(clock)
         self._lock = threading.Lock()
 
@@ -37,16 +35,21 @@ class Events:
 
     def source_reconnecting(self, source: str, code: str, delay_s: float, error: object) -> None:
         """It failed and is tried again."""
-        self._metrics.reconnects(source, code).inc()
-        self._limited(logging.WARNING, source, code, f"source {source}: {code}: {error}; next try in {delay_s:.1f} s")
+        self._limited(
+            logging.WARNING, f"source {source}", code, f"source {source}: {code}: {error}; next try in {delay_s:.1f} s"
+        )
 
     def source_failed(self, source: str, code: str, error: object) -> None:
         """It failed for good; all others go on."""
         self._log.error("source %s: %s: %s", source, code, error)
 
-    def frame_not_decoded(self, source: str, detail: str) -> None:
-        """One frame was broken (the ledger counts it)."""
-        self._limited(logging.WARNING, source, "failed_decode", f"source {source}: not decoded: {detail}")
+    def frame_not_decoded(self, source: str, detail: str, file: str | None = None) -> None:
+        """One frame was broken (the ledger counts it); a whole file that is, is always named."""
+        message = f"source {source}: not decoded: {detail}"
+        if file is not None:
+            self._log.warning("%s", message)
+        else:
+            self._limited(logging.WARNING, f"source {source}", "failed_decode", message)
 
     # Backends
 
@@ -60,11 +63,15 @@ class Events:
 
     def backend_retry(self, backend: str, delay_s: float, error: object) -> None:
         """It could not be opened yet."""
-        self._limited(logging.WARNING, backend, "open", f"backend {backend}: {error}; next try in {delay_s:.1f} s")
+        self._limited(
+            logging.WARNING, f"backend {backend}", "open", f"backend {backend}: {error}; next try in {delay_s:.1f} s"
+        )
 
     def backend_batch_failed(self, backend: str, error: object) -> None:
         """One batch failed; the next may not (the ledger counts the frames)."""
-        self._limited(logging.ERROR, backend, "failed_backend", f"backend {backend}: batch failed: {error}")
+        self._limited(
+            logging.ERROR, f"backend {backend}", "failed_backend", f"backend {backend}: batch failed: {error}"
+        )
 
     def backend_failed(self, backend: str, error: object) -> None:
         """It failed for good."""
@@ -78,11 +85,11 @@ class Events:
 
     def sink_retry(self, sink: str, delay_s: float, error: object) -> None:
         """It could not be opened yet."""
-        self._limited(logging.WARNING, sink, "open", f"sink {sink}: {error}; next try in {delay_s:.1f} s")
+        self._limited(logging.WARNING, f"sink {sink}", "open", f"sink {sink}: {error}; next try in {delay_s:.1f} s")
 
     def sink_write_failed(self, sink: str, results: int, error: object) -> None:
         """Some results were not delivered (the ledger counts them)."""
-        self._limited(logging.ERROR, sink, "failed", f"sink {sink}: {results} results not delivered: {error}")
+        self._limited(logging.ERROR, f"sink {sink}", "failed", f"sink {sink}: {results} results not delivered: {error}")
 
     def sink_failed(self, sink: str, error: object) -> None:
         """It failed for good; all others go on."""

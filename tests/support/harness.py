@@ -82,7 +82,7 @@ def run(tree: dict[str, Any], during: During | None = None) -> Run:
     registry = Registry.of(FakeSourceConfig, FakeBackendConfig, FakeSinkConfig)
     settings = from_tree(tree, base_dir=Path.cwd(), registry=registry)
     metrics, clock = Metrics("test"), SystemClock()
-    supervisor = Supervisor(settings, events=Events(metrics, clock), metrics=metrics, clock=clock)
+    supervisor = Supervisor(settings, events=Events(clock), metrics=metrics, clock=clock)
     this = Run(supervisor, metrics, Report([], [], [], [], [], [], abandoned=False))
 
     async def both() -> Report:

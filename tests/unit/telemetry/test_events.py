@@ -29,7 +29,7 @@ def _stderr(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 def test_what_repeats_is_logged_once_in_ten_seconds_and_then_with_its_count(monkeypatch: pytest.MonkeyPatch) -> None:
     written, clock = _stderr(monkeypatch), MovableClock()
     logs.set_up()
-    events = Events(Metrics("test"), clock)
+    events = Events(clock)
     for _ in range(1000):
         events.frame_not_decoded("cam", "packet at 1.0 s")
     assert written.getvalue().count("\n") == 1
@@ -44,7 +44,7 @@ def test_what_repeats_is_logged_once_in_ten_seconds_and_then_with_its_count(monk
 def test_two_components_do_not_share_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     written = _stderr(monkeypatch)
     logs.set_up()
-    events = Events(Metrics("test"), MovableClock())
+    events = Events(MovableClock())
     events.frame_not_decoded("cam", "x")
     events.frame_not_decoded("gate", "x")
     assert written.getvalue().count("\n") == 2
@@ -53,7 +53,7 @@ def test_two_components_do_not_share_a_limit(monkeypatch: pytest.MonkeyPatch) ->
 def test_json_lines_are_json_with_the_traceback_inside(monkeypatch: pytest.MonkeyPatch) -> None:
     written = _stderr(monkeypatch)
     logs.set_up(style="json")
-    events = Events(Metrics("test"), MovableClock())
+    events = Events(MovableClock())
     with pytest.raises(ZeroDivisionError) as caught:
         _ = 1 / 0
     events.bug("sink lines", caught.value)
@@ -66,7 +66,7 @@ def test_json_lines_are_json_with_the_traceback_inside(monkeypatch: pytest.Monke
 def test_the_level_holds_back_what_is_below(monkeypatch: pytest.MonkeyPatch) -> None:
     written = _stderr(monkeypatch)
     logs.set_up("warning")
-    events = Events(Metrics("test"), MovableClock())
+    events = Events(MovableClock())
     events.source_running("cam")
     assert written.getvalue() == ""
     events.note("source cam", "no time stamps")
