@@ -52,6 +52,12 @@ class Detections:
     def __len__(self) -> int:
         return len(self.class_id)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays, for the limits of queues."""
+        arrays = (self.xyxy, self.confidence, self.class_id, self.masks, self.keypoints, self.tracker_id)
+        return sum(array.nbytes for array in arrays if array is not None)
+
     def label(self, index: int) -> str:
         """The name of object `index`: its label, or `class_N` where the model has no name for it."""
         class_id = int(self.class_id[index])
@@ -87,6 +93,11 @@ class Classification:
     multi_label: bool = False
     timings: Timings = NO_TIMINGS
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array, for the limits of queues."""
+        return self.scores.nbytes
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SemanticMask:
@@ -96,6 +107,11 @@ class SemanticMask:
     names: tuple[str, ...] = ()
     timings: Timings = NO_TIMINGS
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array, for the limits of queues."""
+        return self.class_map.nbytes
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Embedding:
@@ -104,6 +120,11 @@ class Embedding:
     vector: npt.NDArray[np.float32]
     timings: Timings = NO_TIMINGS
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array, for the limits of queues."""
+        return self.vector.nbytes
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Text:
@@ -111,6 +132,11 @@ class Text:
 
     text: str
     timings: Timings = NO_TIMINGS
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the text, roughly, for the limits of queues."""
+        return len(self.text)
 
 
 Prediction = Detections | Classification | SemanticMask | Embedding | Text

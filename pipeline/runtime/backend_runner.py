@@ -63,6 +63,7 @@ class BackendRunner:
         self.backend = backend
         self.error: PenstockError | None = None
         self.ready = False
+        self.tried = False  # True once the first attempt to open it is over, however it ended
         self.ended = False
         metrics = surroundings.metrics
         self.queue: LaneQueue[Frame] = LaneQueue(on_drop=self._dropped, drops=DROPS, clock=surroundings.clock)
@@ -107,9 +108,8 @@ class BackendRunner:
     def _open_and_work(self) -> None:
         try:
             opened = self._open()
-        except Exception as error:  # noqa: BLE001  (whatever it is, nobody will take the frames)
-            self._events.bug(f"backend {self.name}", error)
-            self._fail(FatalError(f"{type(error).__name__}: {error}"))
+        except BaseException as error:  # noqa: BLE001  (whatever it is, nobody will take the frames)
+            self._break(error)
             opened = False
         if not opened:
             self.queue.close(FrameOutcome.DROPPED_SHUTDOWN if self._gone.is_set() else FrameOutcome.FAILED_BACKEND)
@@ -124,8 +124,13 @@ class BackendRunner:
         ]
         self.ready = True
         self._on_change()
-        for worker in self._workers:
-            worker.start()
+        for index, worker in enumerate(self._workers):
+            try:
+                worker.start()
+            except RuntimeError as error:  # the system gives no more threads
+                self._break(error)
+                self._leave(workers=concurrency - index)
+                return
 
     def _open(self) -> bool:
         backoff = Backoff()
@@ -137,6 +142,8 @@ class BackendRunner:
             except TransientError as error:
                 delay_s = backoff.next_s(error.retry_after_s)
                 self._events.backend_retry(self.name, delay_s, error)
+                self.tried = True
+                self._on_change()
                 self._gone.wait(delay_s)
             except (FatalError, ConfigError) as error:
                 self._fail(error)
@@ -152,17 +159,29 @@ class BackendRunner:
     def _work(self) -> None:
         try:
             while True:
-                taken = self.queue.get(self.backend.max_batch)
+                taken = self.queue.get(max(1, self.backend.max_batch))
                 if not taken.items:
                     return
                 self._in_order.put(taken.number, self._infer(taken.items))
                 del taken
+        except BaseException as error:  # noqa: BLE001  (a worker that dies in silence would hang the whole run)
+            self._break(error)
         finally:
-            with self._lock:
-                self._working -= 1
-                is_last = self._working == 0
-            if is_last:
-                self._close()
+            self._leave()
+
+    def _leave(self, workers: int = 1) -> None:
+        """The last worker out closes what is left, so that no source waits for nobody."""
+        with self._lock:
+            self._working -= workers
+            is_last = self._working == 0
+        if is_last:
+            self.queue.close(FrameOutcome.FAILED_BACKEND)
+            self._close()
+
+    def _break(self, error: BaseException) -> None:
+        self._events.bug(f"backend {self.name}", error)
+        self._fail(FatalError(f"{type(error).__name__}: {error}"))
+        self.queue.close(FrameOutcome.FAILED_BACKEND)
 
     def _infer(self, frames: list[Frame]) -> _Answer:
         began_at = self._clock.monotonic()
@@ -172,8 +191,9 @@ class BackendRunner:
         predictions: Sequence[Prediction] | None = None
         try:
             predictions = self.backend.infer(frames)
-            if len(predictions) != len(frames):
-                raise RuntimeError(f"{len(predictions)} predictions for {len(frames)} frames")  # noqa: TRY301
+            if len(predictions) != len(frames) or not all(isinstance(each, Prediction) for each in predictions):
+                what = [type(each).__name__ for each in predictions]
+                raise RuntimeError(f"the answer to {len(frames)} frames is {what}")  # noqa: TRY301
         except TransientError as error:
             code = "transient"
             self._events.backend_batch_failed(self.name, error)
@@ -181,12 +201,14 @@ class BackendRunner:
             code = "fatal"
             self._fail(error)
             self.queue.close(FrameOutcome.FAILED_BACKEND)
-        except Exception as error:  # noqa: BLE001  (a plugin's bug: this batch failed; too many bugs are fatal)
+        except BaseException as error:  # noqa: BLE001  (a plugin's bug: this batch failed; too many bugs are fatal)
             code, predictions = "bug", None
-            self._events.bug(f"backend {self.name}", error)
-            if not self._bugs.spend(began_at):
-                self._fail(FatalError(f"{type(error).__name__}: {error}"))
-                self.queue.close(FrameOutcome.FAILED_BACKEND)
+            with self._lock:
+                may_pass = self._bugs.spend(began_at)
+            if may_pass:
+                self._events.bug(f"backend {self.name}", error)
+            else:
+                self._break(error)
         # An answer may wait for its turn: pixels that no sink wants need not wait with it.
         frames = [frame if self._routes[frame.source].with_pictures else frame.released() for frame in frames]
         ended_at = self._clock.monotonic()
@@ -212,8 +234,11 @@ class BackendRunner:
                 answer.inference_s,
             )
             route = self._routes[frame.source]
-            self._observe(route, result)
             route.page.settle(FrameOutcome.INFERRED)
+            try:
+                self._observe(route, result)
+            except Exception as error:  # noqa: BLE001  (a prediction that contradicts itself: not counted by class)
+                self._events.bug(f"backend {self.name}", error)
             for sink in route.with_pictures:
                 sink.offer(result)
             if route.without_pictures:
@@ -245,5 +270,7 @@ class BackendRunner:
             if self.error is not None:
                 return
             self.error = error
-        if not isinstance(error, ConfigError):  # the supervisor ends the run with all of those
+        if (
+            self.tried or self.ready or not isinstance(error, ConfigError)
+        ):  # at the start the supervisor tells all of those
             self._events.backend_failed(self.name, error)

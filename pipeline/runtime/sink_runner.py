@@ -38,7 +38,8 @@ class SinkRunner:
         self.name = name
         self.sink = sink
         self.error: PenstockError | None = None
-        self.opened = False  # True once the first attempt to open it is over, however it ended
+        self.tried = False  # True once the first attempt to open it is over, however it ended
+        self.opened = False
         self.ended = False
         self._page = page
         self._events = surroundings.events
@@ -61,7 +62,7 @@ class SinkRunner:
     def offer(self, result: Result) -> None:
         """Hand over one result; waits only where the policy is `block` and the sink alive. Never raises."""
         self._page.enter()
-        nbytes = result.frame.picture.nbytes if self.sink.wants_pictures else 0
+        nbytes = result.prediction.nbytes + result.frame.picture.nbytes
         self._lanes[result.frame.source].put(result, nbytes)
 
     def finish(self) -> None:
@@ -91,13 +92,14 @@ class SinkRunner:
         try:
             if self._open():
                 self._write_all()
-        except Exception as error:  # noqa: BLE001  (Penstock's own bug: this sink is over, all others go on)
+        except BaseException as error:  # noqa: BLE001  (a sink that dies in silence would block its backend)
             self._events.bug(f"sink {self.name}", error)
-            self._fail(FatalError("internal error"))
-        self._queue.close(ResultOutcome.FAILED)
-        self._close()
-        self.opened = self.ended = True
-        self._on_change()
+            self._fail(FatalError(f"{type(error).__name__}: {error}"))
+        finally:
+            self._queue.close(ResultOutcome.FAILED)
+            self._close()
+            self.tried = self.ended = True
+            self._on_change()
 
     def _open(self) -> bool:
         backoff = Backoff()
@@ -110,7 +112,7 @@ class SinkRunner:
                     return False
                 delay_s = backoff.next_s(error.retry_after_s)
                 self._events.sink_retry(self.name, delay_s, error)
-                self._set_opened()
+                self._set_tried()
                 self._no_retry.wait(delay_s)
             except (FatalError, ConfigError) as error:
                 self._fail(error)
@@ -121,7 +123,8 @@ class SinkRunner:
                 return False
             else:
                 self._events.sink_ready(self.name)
-                self._set_opened()
+                self.opened = True
+                self._set_tried()
                 return True
 
     def _write_all(self) -> None:
@@ -141,7 +144,7 @@ class SinkRunner:
             self._events.sink_write_failed(self.name, len(results), error)
         except (FatalError, ConfigError) as error:
             self._fail(error)
-        except Exception as error:  # noqa: BLE001  (a plugin's bug: these results failed; too many bugs are fatal)
+        except BaseException as error:  # noqa: BLE001  (a plugin's bug: these results failed; too many bugs are fatal)
             self._events.bug(f"sink {self.name}", error)
             if not self._bugs.spend(self._clock.monotonic()):
                 self._fail(FatalError(f"{type(error).__name__}: {error}"))
@@ -159,16 +162,16 @@ class SinkRunner:
             self.sink.close()
         except PenstockError as error:
             self._fail(error)
-        except Exception as error:  # noqa: BLE001  (a plugin's bug: it is over anyway, and the exit code says so)
+        except BaseException as error:  # noqa: BLE001  (a plugin's bug: it is over anyway, and the exit code says so)
             self._events.bug(f"sink {self.name}", error)
             self._fail(FatalError(f"{type(error).__name__}: {error}"))
 
     def _fail(self, error: PenstockError) -> None:
         if self.error is None:
             self.error = error
-            if not isinstance(error, ConfigError):  # the supervisor ends the run with all of those
+            if self.tried or not isinstance(error, ConfigError):  # at the start the supervisor tells all of those
                 self._events.sink_failed(self.name, error)
 
-    def _set_opened(self) -> None:
-        self.opened = True
+    def _set_tried(self) -> None:
+        self.tried = True
         self._on_change()

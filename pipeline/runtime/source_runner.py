@@ -70,6 +70,10 @@ class SourceRunner:
         """The same as `stop`: a source holds nothing that could be given up."""
         self.stop()
 
+    def close_lane(self) -> None:
+        """Let the consumer see the end, whether or not the source has noticed."""
+        self._lane.close()
+
     @property
     def threads(self) -> list[threading.Thread]:
         """The thread to join, once it was started."""
@@ -142,13 +146,17 @@ class SourceRunner:
                 self._last_frame_at = self._clock.wall()
                 if self.state is not SourceState.RUNNING:
                     self._running_since = asked_at
+                    self.error = None
                     self._change(SourceState.RUNNING)
                     self._events.source_running(self.name)
+                if item.source != self.name:
+                    raise RuntimeError(f"a frame of {item.source!r} came out of it")
                 if not self._sampler.takes(item):
                     self._page.enter_settled(FrameOutcome.SAMPLED_OUT)
                     continue
+                nbytes, decoded_at = item.picture.nbytes, item.decoded_at
                 self._page.enter()
-                if not self._lane.put(item, item.picture.nbytes, item.decoded_at):
+                if not self._lane.put(item, nbytes, decoded_at):
                     return False
                 del item  # the lane's now: what waits for room holds no picture
             return False

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from pipeline.contracts.clock import Clock
 from pipeline.runtime.supervisor import Supervisor
+from pipeline.telemetry.readings import SourceState
 
 
 class Check(NamedTuple):
@@ -32,8 +33,9 @@ class Status:
         ]
 
     def ready(self) -> list[Check]:
-        """Can it do its work? Backends warm, sinks open, not stopping."""
+        """Can it do its work? Backends warm, sinks open, a source that has not failed, not stopping, not over."""
         topology = self._supervisor.topology
+        sources = topology.sources.values()
         return [
             *(
                 Check(f"backend {name}", backend.ready and backend.error is None, str(backend.error or "not warm yet"))
@@ -43,8 +45,10 @@ class Status:
                 Check(f"sink {name}", sink.opened and sink.error is None, str(sink.error or "not open yet"))
                 for name, sink in topology.sinks.items()
             ),
-            Check("sources", not all(source.error for source in topology.sources.values()), "every source has failed"),
-            Check("running", not self._supervisor.stopping, "stopping"),
+            Check(
+                "sources", not all(source.state is SourceState.FAILED for source in sources), "every source has failed"
+            ),
+            Check("running", not self._supervisor.stopping, "stopping, or all sources have ended"),
         ]
 
     def whole(self) -> dict[str, Any]:

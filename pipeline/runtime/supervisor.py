@@ -67,6 +67,7 @@ class Supervisor:
         self._loop = MainLoop()
         self._changed = asyncio.Event()
         self._stop_asked = False
+        self._draining = False
         self._abandoned = False
         self._deadline: float | None = None  # monotonic; None: there is all the time in the world
         self.topology: Topology = build(
@@ -87,8 +88,8 @@ class Supervisor:
 
     @property
     def stopping(self) -> bool:
-        """True once the order to stop was given."""
-        return self._stop_asked
+        """True once the order to stop was given, or the sources have ended."""
+        return self._stop_asked or self._draining
 
     def stop(self, why: str) -> None:
         """The first time: stop the sources and drain. After that: abandon what is left."""
@@ -96,7 +97,7 @@ class Supervisor:
             self._abandon(why)
             return
         self._stop_asked = True
-        self._deadline = self._clock.monotonic() + self.settings.shutdown_timeout_s
+        self._set_deadline(self.settings.shutdown_timeout_s)
         self._events.stopping(why)
         for source in self.topology.sources.values():
             source.stop()
@@ -109,12 +110,14 @@ class Supervisor:
             ConfigProblems: a component found at its start that what it was asked for cannot be had. All is stopped.
         """
         self._loop.attach()
+        started = False
         try:
-            if await self._start():
-                await self._until(self._sources_over, give_up=lambda: self.stopping or self._is_pointless())
+            if started := await self._start():
+                await self._until(self._sources_over, give_up=lambda: self._stop_asked or self._is_pointless())
         finally:
             await self._shut_down()
-        self._raise_config_errors()
+        if not started:
+            self._raise_config_errors()
         return self._report()
 
     # Start
@@ -128,13 +131,14 @@ class Supervisor:
         )
         for sink in sinks:
             sink.start()
-        await self._until(lambda: all(sink.opened for sink in sinks), give_up=self._is_hopeless)
+        await self._until(lambda: all(sink.tried for sink in sinks), give_up=self._is_hopeless)
         if self._is_hopeless():
             return False
         for backend in backends:
             backend.start()
         await self._until(
-            lambda: all(backend.ready or backend.ended for backend in backends), give_up=self._is_hopeless
+            lambda: all(backend.ready or backend.tried or backend.ended for backend in backends),
+            give_up=self._is_hopeless,
         )
         if self._is_hopeless():
             return False
@@ -145,7 +149,7 @@ class Supervisor:
 
     def _is_hopeless(self) -> bool:
         """Not worth starting: told to stop, or a component was asked for what cannot be had."""
-        return self.stopping or any(isinstance(runner.error, ConfigError) for runner in self.topology.runners)
+        return self._stop_asked or any(isinstance(runner.error, ConfigError) for runner in self.topology.runners)
 
     def _is_pointless(self) -> bool:
         """Not worth going on: nobody is left to take the results."""
@@ -163,25 +167,45 @@ class Supervisor:
             self.topology.backends.values(),
             self.topology.sources.values(),
         )
+        self._draining = True
+        if not self._sources_over():
+            self._set_deadline(self.settings.shutdown_timeout_s)
         for source in sources:
             source.stop()
-        await self._until(self._sources_over, give_up=self._is_late)
+        await self._until_sources_over()
         for backend in backends:
             backend.finish()
         await self._until(lambda: all(backend.ended for backend in backends), give_up=self._is_late)
         for sink in sinks:
             sink.finish()
         await self._until(lambda: all(sink.ended for sink in sinks), give_up=self._is_late)
-        if self._is_late() and not self._abandoned:
+        if not self._abandoned and not self._all_over():
             self._abandon(f"not drained within {self.settings.shutdown_timeout_s:g} s")
         if self._abandoned:
-            await self._until(lambda: all(runner.ended for runner in self.topology.runners), give_up=self._is_late)
+            await self._until(self._all_over, give_up=self._is_late)
             self._write_off()
-        for thread in self._started_threads():
-            thread.join(0.0 if self._abandoned else GRACE_S)
+        for runner in self.topology.runners:
+            for thread in _started_threads(runner):
+                thread.join(GRACE_S if runner.ended else 0.0)
 
-    def _started_threads(self) -> list[threading.Thread]:
-        return [thread for runner in self.topology.runners for thread in runner.threads if thread.ident is not None]
+    async def _until_sources_over(self) -> None:
+        """Give the sources half of the time; who is late then is left, so that what the others gave still arrives."""
+        whole = self._deadline
+        if whole is not None and not self._abandoned:
+            self._deadline = (self._clock.monotonic() + whole) / 2
+        await self._until(self._sources_over, give_up=self._is_late)
+        if not self._abandoned:
+            self._deadline = whole
+        for source in self.topology.sources.values():
+            source.close_lane()
+
+    def _all_over(self) -> bool:
+        return all(runner.ended for runner in self.topology.runners)
+
+    def _set_deadline(self, seconds: float) -> None:
+        """Leave so much time from now, unless a deadline was set before."""
+        if self._deadline is None:
+            self._deadline = self._clock.monotonic() + seconds
 
     def _abandon(self, why: str) -> None:
         if self._abandoned:
@@ -231,7 +255,8 @@ class Supervisor:
 
     def _report(self) -> Report:
         topology = self.topology
-        late = [thread.name for thread in self._started_threads() if thread.is_alive()]
+        threads = [thread for runner in topology.runners for thread in _started_threads(runner)]
+        late = [thread.name for thread in threads if thread.is_alive()]
         faults = topology.ledger.faults(drained=True)
         if late:
             self._events.late(late)
@@ -247,6 +272,10 @@ class Supervisor:
             faults=faults,
             abandoned=self._abandoned,
         )
+
+
+def _started_threads(runner: Runner) -> list[threading.Thread]:
+    return [thread for thread in runner.threads if thread.ident is not None]
 
 
 def _is_passing(runner: Runner) -> bool:

@@ -3,6 +3,8 @@
 import json
 
 import numpy as np
+import pytest
+from makers import brightness_model
 from PIL import Image
 from workplace import Workplace
 
@@ -12,6 +14,23 @@ def test_predict_prints_json_lines(workplace: Workplace) -> None:
     assert (code, err) == (0, "")
     assert len(out.splitlines()) == 30
     assert json.loads(out.splitlines()[0])["predictions"][0]["class"] == "thing"
+
+
+def test_a_model_that_takes_bytes_sees_the_same_picture(workplace: Workplace) -> None:
+    brightness_model(workplace.folder / "bytes.onnx", takes_bytes=True)
+    found = []
+    for model in ("model.onnx", "bytes.onnx"):
+        code, out, err = workplace.penstock("predict", "clip.mp4", "-m", model, "-q", "--num-frames", "1")
+        assert code == 0, err
+        found.append(json.loads(out)["predictions"][0])
+    assert found[1]["confidence"] == pytest.approx(found[0]["confidence"], abs=0.01)
+    assert "0..255" in workplace.penstock("inspect", "bytes.onnx")[1]
+
+
+def test_a_class_may_be_named_by_its_number(workplace: Workplace) -> None:
+    code, out, err = workplace.penstock("predict", "clip.mp4", "-m", "model.onnx", "-q", "--classes", "1")
+    assert code == 0, err
+    assert not any(json.loads(line)["predictions"] for line in out.splitlines())
 
 
 def test_predict_writes_lines_and_video(workplace: Workplace) -> None:

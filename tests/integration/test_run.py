@@ -1,5 +1,6 @@
 """`penstock run`, as its user runs it: results, exit codes, signals, metrics."""
 
+import io
 import json
 import signal
 import socket
@@ -13,6 +14,7 @@ from typing import Any
 import av
 import supervision as sv
 from makers import damage
+from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from workplace import Workplace
 
@@ -184,6 +186,71 @@ def test_eight_files_at_once_each_give_all_of_their_frames(workplace: Workplace,
     for index in range(8):
         assert [line["frame_id"] for line in workplace.lines(f"out/cam{index}.jsonl")] == list(range(30))
     assert "sink lines: 240 accepted = 240 delivered" in err
+
+
+def test_a_missing_file_is_an_error_of_its_source_only(workplace: Workplace, edited: Edit) -> None:
+    second = '\n    [sources.gone]\n    type = "file"\n    path = "clp.mp4"\n\n    [backends.local]'
+    workplace.write(edited("\n    [backends.local]", second))
+    code, _, err = workplace.penstock("run", "--quiet")
+    assert code == 1
+    assert len(workplace.lines("out/cam.jsonl")) == 30
+    assert "source gone: NOT_FOUND" in err
+    assert err.count("\n") == 1, err
+    assert workplace.penstock("check")[0] == 78
+
+
+def test_each_bad_file_is_named(workplace: Workplace, edited: Edit) -> None:
+    (workplace.folder / "photos").mkdir()
+    (workplace.folder / "photos/good.png").write_bytes(_png())
+    for index in range(5):
+        (workplace.folder / f"photos/bad{index}.jpg").write_bytes(b"junk")
+    workplace.write(edited('type = "file"', 'type = "directory"').replace("clip.mp4", "photos"))
+    code, _, err = workplace.penstock("run")
+    assert code == 0, err
+    assert "6 decoded = 1 inferred + 5 failed decode" in err
+    assert [f"bad{index}.jpg" in err for index in range(5)] == [True] * 5
+
+
+def _png() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 30), (200, 200, 200)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_a_run_without_a_result_does_not_claim_to_have_written_one(workplace: Workplace, edited: Edit) -> None:
+    (workplace.folder / "clip.mp4").write_text("no video\n" * 100)
+    (workplace.folder / "old.jsonl").write_text('{"old": true}\n')
+    workplace.write(edited("out/{source}.jsonl", "old.jsonl"))
+    code, _, err = workplace.penstock("run")
+    assert code == 1
+    assert "wrote" not in err
+    assert workplace.lines("old.jsonl") == [{"old": True}]
+
+
+def test_a_closed_terminal_stops_it_like_any_other_signal(workplace: Workplace, edited: Edit) -> None:
+    workplace.write(edited('path = "clip.mp4"', 'path = "clip.mp4"\n    pace = "realtime"\n    loop = true'))
+    process = workplace.start("run")
+    _wait_for_log(process, "source cam: running")
+    process.send_signal(signal.SIGHUP)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 0, err
+    assert workplace.lines("out/cam.jsonl")
+
+
+def test_it_is_not_ready_when_every_source_has_failed(workplace: Workplace, edited: Edit) -> None:
+    port = _free_port()
+    (workplace.folder / "clip.mp4").write_text("no video\n" * 100)
+    workplace.write(edited('listen = "off"', f'listen = "127.0.0.1:{port}"\n    linger_s = inf'))
+    process = workplace.start("run")
+    _wait_for_log(process, "source cam: CORRUPT")
+    code, body = _get(port, "/readyz")
+    assert code == 503
+    assert json.loads(body)["checks"]["sources"] == "every source has failed"
+    labels = (("code", "STALLED"), ("source", "cam"))
+    assert _samples_when_drained(port)["penstock_source_reconnects_total", labels] == 0  # there from the start
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 1
 
 
 def test_an_environment_variable_overrides_a_key(workplace: Workplace) -> None:

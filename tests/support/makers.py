@@ -12,8 +12,10 @@ SIDE = 64
 ANCHORS = (SIDE // 8) ** 2 + (SIDE // 16) ** 2 + (SIDE // 32) ** 2
 
 
-def brightness_model(path: Path, names: Sequence[str] = ("thing", "other")) -> Path:
+def brightness_model(path: Path, names: Sequence[str] = ("thing", "other"), *, takes_bytes: bool = False) -> Path:
     """A detector of the YOLOv8 family, 64x64, that finds one `names[0]` in the middle of every picture.
+
+    With `takes_bytes` its input is uint8, and it scales the values itself.
 
     Its confidence is the mean brightness of what it is fed, 0..1 (the grey 114 of the letterbox counts as well).
     """
@@ -22,16 +24,20 @@ def brightness_model(path: Path, names: Sequence[str] = ("thing", "other")) -> P
     base[0, :4, 0] = (32, 32, 16, 16)  # one box: centre, width, height in the model's pixels
     gain = np.zeros((1, rows, ANCHORS), np.float32)
     gain[0, 4, 0] = 1.0
+    scale = numpy_helper.from_array(np.array(1 / 255 if takes_bytes else 1, np.float32), "scale")
+    dtype = TensorProto.UINT8 if takes_bytes else TensorProto.FLOAT
     graph = helper.make_graph(
         [
-            helper.make_node("ReduceMean", ["images"], ["mean"], keepdims=0),
+            helper.make_node("Cast", ["images"], ["values"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["values", "scale"], ["scaled"]),
+            helper.make_node("ReduceMean", ["scaled"], ["mean"], keepdims=0),
             helper.make_node("Mul", ["gain", "mean"], ["scores"]),
             helper.make_node("Add", ["base", "scores"], ["output0"]),
         ],
         "brightness",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, SIDE, SIDE])],
+        [helper.make_tensor_value_info("images", dtype, [1, 3, SIDE, SIDE])],
         [helper.make_tensor_value_info("output0", TensorProto.FLOAT, [1, rows, ANCHORS])],
-        [numpy_helper.from_array(base, "base"), numpy_helper.from_array(gain, "gain")],
+        [scale, numpy_helper.from_array(base, "base"), numpy_helper.from_array(gain, "gain")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     helper.set_model_props(

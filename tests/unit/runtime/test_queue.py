@@ -73,6 +73,15 @@ def test_an_item_larger_than_every_limit_moves_on_alone() -> None:
     assert not dropped
 
 
+def test_a_lane_with_bytes_of_its_own_does_not_live_off_the_others() -> None:
+    queue, dropped = _queue(max_bytes=10)
+    lane = queue.lane(LaneLimits(max_bytes=30, when_full="drop_newest", own_bytes=30))
+    for item in range(4):
+        lane.put(item, nbytes=10)
+    assert [item for item, _ in dropped] == [3]
+    assert queue.get(5).items == [0, 1, 2]
+
+
 def test_a_blocked_producer_wakes_when_the_consumer_takes() -> None:
     queue, _ = _queue()
     lane = queue.lane(LaneLimits(max_items=1))
