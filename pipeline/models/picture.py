@@ -54,6 +54,36 @@ class _Geometry(NamedTuple):
     full_range: bool
 
 
+class _Colours(NamedTuple):
+    """What a frame's tags and format say about its colours.
+
+    Attributes:
+        is_rgb: RGB or a palette.
+        matrix: which YCbCr matrix; BT.601 where nothing is said.
+        full_range: 0..255 and not 16..235.
+        limited_grey: grey of 16..235: the scaler, which takes all grey for full range, leaves the expansion to us.
+        tagged: False where the matrix is assumed.
+    """
+
+    is_rgb: bool
+    matrix: Colorspace
+    full_range: bool
+    limited_grey: bool
+    tagged: bool
+
+
+def _colours_of(frame: av.VideoFrame) -> _Colours:
+    is_rgb = frame.format.is_rgb or frame.format.has_palette
+    is_grey = not is_rgb and len(frame.format.components) < 3
+    # The yuvj formats are FFmpeg's old way of saying "full range". Grey without a tag is full range, as in FFmpeg.
+    tag = frame.color_range
+    full_range = is_rgb or tag == ColorRange.JPEG or frame.format.name.startswith("yuvj")
+    full_range = full_range or (is_grey and tag != ColorRange.MPEG)
+    matrix = Colorspace.ITU601 if is_rgb else _MATRIX_OF_TAG.get(frame.colorspace, Colorspace.ITU601)
+    tagged = is_rgb or frame.colorspace in _MATRIX_OF_TAG
+    return _Colours(is_rgb, matrix, full_range, is_grey and not full_range, tagged)
+
+
 class _Scalers(threading.local):
     """Each thread's scalers, least recently used first.
 
@@ -83,7 +113,7 @@ class VideoPicture:
         rotation_deg: by how much it must be turned clockwise to be upright.
     """
 
-    __slots__ = ("_cache", "_frame", "_lock", "_nbytes", "_rotation_deg", "_size")
+    __slots__ = ("_cache", "_colours", "_frame", "_lock", "_nbytes", "_rotation_deg", "_size")
 
     def __init__(self, frame: av.VideoFrame, rotation_deg: RotationDeg = 0) -> None:
         self._frame = frame
@@ -91,6 +121,8 @@ class VideoPicture:
         self._size = self._turned(Size(frame.width, frame.height))
         # Without what `_cache` holds: a queue must get the same answer when the picture comes and when it goes.
         self._nbytes = sum(plane.buffer_size for plane in frame.planes)
+        # Read now: a conversion in another thread rewrites the frame's tags for a moment.
+        self._colours = _colours_of(frame)
         self._cache: dict[tuple[str, Size], npt.NDArray[np.uint8]] = {}
         # A conversion rewrites the frame's colour tags for a moment: one at a time.
         self._lock = threading.Lock()
@@ -131,7 +163,7 @@ class VideoPicture:
         with self._lock:
             scaled = self._scale("gbrpf32le", self._turned(Size(width, height)), _TO_MODEL)
         planes = _stack(scaled.planes)
-        if self._limited_grey:
+        if self._colours.limited_grey:
             planes = np.clip((planes - 16 / 255) * (255 / 219), 0.0, 1.0).astype(np.float32)
         return np.rot90(planes, -self._rotation_deg // 90, axes=(1, 2)) if self._rotation_deg else planes
 
@@ -140,38 +172,13 @@ class VideoPicture:
 
         YCbCr pictures keep their matrix and range; RGB becomes BT.601, limited range.
         """
-        frame, full_range = self._frame, self._full_range and not self._is_rgb
+        frame, full_range = self._frame, self._colours.full_range and not self._colours.is_rgb
         if frame.format.name not in {"yuv420p", "yuvj420p"}:
             with self._lock:
                 frame = self._scale("yuv420p", Size(frame.width, frame.height), _SHRINK, full_range=full_range)
         y, u, v = (self._upright(_plane(plane, np.uint8)) for plane in frame.planes[:3])
-        tagged = self._is_rgb or self._frame.colorspace in _MATRIX_OF_TAG
-        return YuvPlanes(y, u, v, _NAME_OF_MATRIX.get(self._matrix, "bt601"), full_range, tagged)
-
-    @property
-    def _is_rgb(self) -> bool:
-        return self._frame.format.is_rgb or self._frame.format.has_palette
-
-    @property
-    def _is_grey(self) -> bool:
-        return not self._is_rgb and len(self._frame.format.components) < 3
-
-    @property
-    def _full_range(self) -> bool:
-        # The yuvj formats are FFmpeg's old way of saying "full range". Grey without a tag is full range, as in FFmpeg.
-        tag = self._frame.color_range
-        if self._is_rgb or tag == ColorRange.JPEG or self._frame.format.name.startswith("yuvj"):
-            return True
-        return self._is_grey and tag != ColorRange.MPEG
-
-    @property
-    def _limited_grey(self) -> bool:
-        """Whether the scaler, which takes all grey for full range, leaves the expansion to us."""
-        return self._is_grey and not self._full_range
-
-    @property
-    def _matrix(self) -> Colorspace:
-        return Colorspace.ITU601 if self._is_rgb else _MATRIX_OF_TAG.get(self._frame.colorspace, Colorspace.ITU601)
+        matrix = _NAME_OF_MATRIX.get(self._colours.matrix, "bt601")
+        return YuvPlanes(y, u, v, matrix, full_range, self._colours.tagged)
 
     def _turned(self, size: Size) -> Size:
         return Size(size.height, size.width) if self._rotation_deg in {90, 270} else size
@@ -188,9 +195,9 @@ class VideoPicture:
     ) -> av.VideoFrame:
         """Convert the whole frame in one pass, with its own colours. Call with the lock held."""
         frame = self._frame
-        matrix = self._matrix
+        matrix, source_is_full = self._colours.matrix, self._colours.full_range
         geometry = _Geometry(
-            frame.format.name, Size(frame.width, frame.height), to_format, to_size, matrix, self._full_range
+            frame.format.name, Size(frame.width, frame.height), to_format, to_size, matrix, source_is_full
         )
         return _scalers.get(geometry).reformat(
             frame,
@@ -199,7 +206,7 @@ class VideoPicture:
             format=to_format,
             src_colorspace=matrix,
             dst_colorspace=matrix,
-            src_color_range=ColorRange.JPEG if self._full_range else ColorRange.MPEG,
+            src_color_range=ColorRange.JPEG if source_is_full else ColorRange.MPEG,
             dst_color_range=ColorRange.JPEG if full_range else ColorRange.MPEG,
             interpolation=interpolation,
             threads=1,
@@ -215,7 +222,7 @@ class VideoPicture:
             how = _SAME_SIZE if size == self._size else _SHRINK if shrinks else _ENLARGE
             scaled = self._scale(to_format, self._turned(size), how)
             array = _plane(scaled.planes[0], np.uint8, channels=3)
-            if self._limited_grey:
+            if self._colours.limited_grey:
                 array = np.clip((array.astype(np.float32) - 16) * (255 / 219) + 0.5, 0, 255).astype(np.uint8)
             array = self._upright(np.ascontiguousarray(array))
             array.flags.writeable = False
