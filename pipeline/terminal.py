@@ -40,14 +40,15 @@ async def progress_bars(supervisor: Supervisor, *, shown: bool) -> AsyncIterator
         TimeRemainingColumn(),
         TextColumn("{task.fields[drops]}"),
     )
-    with Progress(*columns, console=console, auto_refresh=False, transient=True) as progress:
+    # Standard output belongs to results: a bar that redirected it would swallow them.
+    with Progress(*columns, console=console, auto_refresh=False, transient=True, redirect_stdout=False) as progress:
         tasks = {name: progress.add_task(name, total=None, rate="", drops="") for name in supervisor.topology.sources}
         refresher = asyncio.create_task(_refresh(progress, tasks, supervisor))
         try:
             yield
         finally:
             refresher.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
+            with contextlib.suppress(asyncio.CancelledError, OSError):  # a terminal that went away decides nothing
                 await refresher
 
 
@@ -80,6 +81,7 @@ def summary(report: Report, took_s: float) -> list[str]:
     lines += [_page("sink", account, "accepted", "pending") for account in report.sinks]
     lines += [f"  wrote {_shortest(path)}" for path in report.written]
     verdict = "every frame and every result is accounted for" if not report.faults else "THE LEDGER DOES NOT BALANCE"
+    verdict = f"NOT ALL WENT WELL; {verdict}" if report.exit_code else verdict
     lines.append(f"  {inferred:,} frames inferred in {took_s:.1f} s ({inferred / max(took_s, 1e-9):.1f}/s); {verdict}")
     return lines
 
@@ -99,5 +101,6 @@ def _shortest(path: str) -> str:
 def say(lines: Iterable[str]) -> None:
     """Print lines on stderr as they are."""
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    for line in lines:
-        console.print(line)
+    with contextlib.suppress(OSError):  # nobody reads it: that decides nothing
+        for line in lines:
+            console.print(line)

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 
 from pipeline.contracts.errors import ConfigError, FatalError
 from pipeline.contracts.frame import Frame
-from pipeline.contracts.paths import resolve_text
+from pipeline.contracts.paths import PACKAGE_PREFIX, resolve_text
 
 PLACEHOLDERS = {
     "source": "name of the source",
@@ -29,6 +29,8 @@ def _resolve(value: object, info: ValidationInfo) -> object:
         return value
     base_dir = (info.context or {}).get("base_dir")
     base_dir = base_dir if isinstance(base_dir, Path) else Path.cwd()
+    if value.startswith(PACKAGE_PREFIX):
+        raise ValueError("nothing is written into an installed package")
     if value.endswith("/"):
         raise ValueError("this is a folder; the name of a file is needed")
     # A folder that happens to be called {x} is no placeholder.

@@ -39,7 +39,13 @@ class StdoutSink:
         self._form = to_line if form == "json" else to_text
 
     def open(self) -> None:
-        """Nothing to get ready."""
+        """See that there is a standard output.
+
+        Raises:
+            FatalError: it was closed before the program began.
+        """
+        if sys.stdout is None:
+            raise FatalError("standard output is closed")
 
     def write(self, results: Sequence[Result]) -> None:
         """Print the lines.

@@ -1,5 +1,6 @@
 """Paths in a config: relative ones count from the config file, and `pkg:PACKAGE/inside/path` is inside a package."""
 
+import contextlib
 import importlib.util
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +20,10 @@ def resolve_text(text: str, base_dir: Path) -> str:
         raise ValueError("a path cannot be empty or hold a NUL")
     if text.startswith(PACKAGE_PREFIX):
         return str(_inside_package(text))
-    return str(base_dir / Path(text).expanduser())
+    path = Path(text)
+    with contextlib.suppress(RuntimeError):  # `~nobody` is the home of nobody: then it is a name like any other
+        path = path.expanduser()
+    return str(base_dir / path)
 
 
 def _inside_package(text: str) -> Path:

@@ -68,6 +68,7 @@ class Supervisor:
         self._changed = asyncio.Event()
         self._stop_asked = False
         self._draining = False
+        self._over = False
         self._abandoned = False
         self._deadline: float | None = None  # monotonic; None: there is all the time in the world
         self.topology: Topology = build(
@@ -93,6 +94,8 @@ class Supervisor:
 
     def stop(self, why: str) -> None:
         """The first time: stop the sources and drain. After that: abandon what is left."""
+        if self._over:
+            return
         if self._stop_asked:
             self._abandon(why)
             return
@@ -116,6 +119,7 @@ class Supervisor:
                 await self._until(self._sources_over, give_up=lambda: self._stop_asked or self._is_pointless())
         finally:
             await self._shut_down()
+        self._over = True
         if not started:
             self._raise_config_errors()
         return self._report()

@@ -9,6 +9,8 @@ from fakes import STUCK, FakeBackend
 from harness import Run, run
 
 from pipeline.config.settings import ConfigProblems
+from pipeline.contracts.clock import SystemClock
+from pipeline.runtime.status import Status
 
 
 @pytest.fixture
@@ -147,6 +149,60 @@ def test_a_backend_with_a_bug_is_given_five_chances(backend: dict[str, Any]) -> 
     assert this.report.failed == ["model"]
     assert this.seqs() == []
     assert set(_outcomes(this)) == {"failed_backend"}
+
+
+@pytest.mark.parametrize("keys", [{"answer": "none"}, {"answer": "exit"}, {"failure": "exit", "fail_every": 2}])
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_whatever_a_backend_does_the_run_ends(keys: dict[str, Any], concurrency: int) -> None:
+    backend = {**keys, "concurrency": concurrency}
+    this = run({"sources": {"cam": {"endless": True}}, "backends": {"model": backend}})
+    assert this.report.failed == ["model"]
+    assert this.report.exit_code == 1
+
+
+def test_a_backend_that_takes_no_frames_at_once_takes_them_one_by_one() -> None:
+    this = run({"backends": {"model": {"max_batch": 0}}})
+    assert this.seqs() == list(range(10))
+
+
+@pytest.mark.parametrize("keys", [{"failure": "exit", "fail_every": 3}, {"failure": "config", "fail_every": 3}])
+def test_whatever_a_sink_does_the_others_go_on(keys: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    this = run({"sources": {"cam": {"frames": 60}}, "sinks": {"keep": {}, "odd": keys}})
+    assert this.seqs() == list(range(60))
+    assert this.report.exit_code == 1
+    assert sum(_results(this, "odd").values()) == 60
+
+
+def test_a_source_that_gives_frames_of_another_fails_alone() -> None:
+    this = run({"sources": {"cam": {"frames": 30}, "odd": {"alias": "cam"}}})
+    assert this.report.failed == ["odd"]
+    assert this.seqs() == list(range(30))
+
+
+def test_a_backend_that_is_away_keeps_no_other_from_working() -> None:
+    async def stop_when_through(this: Run) -> None:
+        await _until(lambda: len(this.sink().results) >= 10)
+        this.supervisor.stop("test")
+
+    this = run(
+        {
+            "sources": {"cam": {"backend": "here"}, "far": {"backend": "away", "endless": True}},
+            "backends": {"here": {}, "away": {"open_failure": "transient", "open_failures": 1_000_000}},
+        },
+        stop_when_through,
+    )
+    assert this.seqs() == list(range(10))
+
+
+def test_a_source_that_recovers_has_no_error_any_more() -> None:
+    async def stop_when_through(this: Run) -> None:
+        await _until(lambda: len(this.sink().results) >= 10)
+        assert this.supervisor.topology.sources["cam"].error is None
+        assert all(check.ok for check in Status(this.supervisor, "test", SystemClock()).ready())
+        this.supervisor.stop("test")
+
+    camera = {"live": True, "endless": True, "failure": "transient", "fail_at": 0, "fail_times": 1}
+    run({"sources": {"cam": camera}}, stop_when_through)
 
 
 @pytest.mark.parametrize("keys", [{"open_failure": "bug"}, {"open_failure": "fatal"}, {"speechless": True}])

@@ -131,7 +131,7 @@ def test_metrics_health_and_status_are_served_while_it_lingers(workplace: Workpl
         labels = dict.fromkeys(("backend", "sink", "source"), "") | {"stage": stage, kind: name}
         assert samples["penstock_stage_duration_seconds_count", tuple(sorted(labels.items()))] > 0
     assert _get(port, "/livez")[0] == 200
-    assert _get(port, "/readyz")[0] == 200
+    assert _get(port, "/readyz")[0] == 503  # it is over: no frame will be worked on any more
     status = json.loads(_get(port, "/api/v1/status")[1])
     assert status["sources"][0]["state"] == "ended"
     process.send_signal(signal.SIGTERM)
@@ -235,6 +235,19 @@ def test_a_closed_terminal_stops_it_like_any_other_signal(workplace: Workplace, 
     _, err = process.communicate(timeout=20)
     assert process.returncode == 0, err
     assert workplace.lines("out/cam.jsonl")
+
+
+def test_it_is_ready_while_frames_move(workplace: Workplace, edited: Edit) -> None:
+    port = _free_port()
+    text = edited('path = "clip.mp4"', 'path = "clip.mp4"\n    pace = "realtime"\n    loop = true')
+    workplace.write(text.replace('listen = "off"', f'listen = "127.0.0.1:{port}"'))
+    process = workplace.start("run")
+    _wait_for_log(process, "source cam: running")
+    code, body = _get(port, "/readyz")
+    assert code == 200, body
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 0
 
 
 def test_it_is_not_ready_when_every_source_has_failed(workplace: Workplace, edited: Edit) -> None:

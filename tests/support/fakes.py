@@ -1,5 +1,6 @@
 """Sources, backends and sinks that do what a test tells them to: good, slow, failing, stuck."""
 
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Literal
@@ -15,7 +16,7 @@ from pipeline.contracts.sink import SinkConfig
 from pipeline.contracts.source import SourceConfig
 from pipeline.models.picture import from_rgb
 
-Failure = Literal["none", "transient", "fatal", "config", "bug"]
+Failure = Literal["none", "transient", "fatal", "config", "bug", "exit"]
 
 STUCK = threading.Event()
 """What is `stuck` waits for this; a test sets it at its end, so that no thread is left behind."""
@@ -31,6 +32,8 @@ def fail(failure: Failure, what: str) -> None:
         raise FatalError(f"{what} failed for good", code=SourceErrorCode.NOT_FOUND)
     if failure == "config":
         raise ConfigError(f"{what} cannot be had", key="failure")
+    if failure == "exit":
+        sys.exit(what)
     if failure == "bug":
         raise ZeroDivisionError(f"{what} has a bug")
 
@@ -47,6 +50,7 @@ class FakeSourceConfig(SourceConfig):
     fail_at: int = 0
     fail_times: int = 1_000_000
     stuck: bool = False
+    alias: str | None = None
 
     def build(self, ctx: Context) -> "FakeSource":
         return FakeSource(self, ctx)
@@ -76,7 +80,7 @@ class FakeSource:
                 yield FailedFrame(f"frame {seq}")
                 continue
             now = self._ctx.clock.monotonic()
-            yield Frame(self._ctx.name, seq, seq / 25, 1e9 + seq / 25, "pts", PICTURE, now)
+            yield Frame(config.alias or self._ctx.name, seq, seq / 25, 1e9 + seq / 25, "pts", PICTURE, now)
         if config.stuck:
             STUCK.wait(30)
 
@@ -90,9 +94,11 @@ class FakeBackendConfig(BackendConfig):
     failure: Failure = "none"
     fail_every: int = 0
     open_failure: Failure = "none"
+    open_failures: int = 1
     delay_s: float = 0.0
     stuck_at: int = -1
     short_answer: bool = False
+    answer: Literal["boxes", "none", "exit"] = "boxes"
     speechless: bool = False
 
     def build(self, ctx: Context) -> "FakeBackend":
@@ -112,7 +118,7 @@ class FakeBackend:
 
     def open(self) -> None:
         self.opened += 1
-        if self.opened == 1:
+        if self.opened <= self._config.open_failures:
             fail(self._config.open_failure, "opening")
 
     def infer(self, batch: Sequence[Frame]) -> Sequence[Prediction]:
@@ -122,6 +128,10 @@ class FakeBackend:
             self._batches += 1
         if number == config.stuck_at:
             STUCK.wait(30)
+        if config.answer == "none":
+            return [None] * len(batch)  # type: ignore[list-item]
+        if config.answer == "exit":
+            sys.exit("from a plugin")
         if config.delay_s:
             threading.Event().wait(config.delay_s * (1 + number % 3))
         if config.fail_every and number % config.fail_every == config.fail_every - 1:

@@ -234,3 +234,23 @@ def test_pictures_leave_no_garbage_for_the_collector() -> None:
         assert gc.collect() == 0
     finally:
         gc.enable()
+
+
+def test_the_colours_stay_what_they_are_while_another_thread_converts() -> None:
+    frame = av.VideoFrame(320, 240, "yuv420p")
+    frame.colorspace, frame.color_range = 1, 2  # BT.709, full range
+    picture = VideoPicture(frame)
+    stop = threading.Event()
+
+    def convert() -> None:
+        width = 16
+        while not stop.is_set():
+            width = 16 + (width + 2) % 200
+            picture.gbr_planes(width, 16)
+
+    other = threading.Thread(target=convert)
+    other.start()
+    seen = {(planes.matrix, planes.full_range, planes.tagged) for planes in (picture.yuv420p() for _ in range(3000))}
+    stop.set()
+    other.join(10)
+    assert seen == {("bt709", True, True)}

@@ -1,6 +1,7 @@
 """Damage that the decoder conceals, and ends that the demuxer takes for ordinary ones."""
 
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -11,7 +12,7 @@ from media import file_source, read
 def _noisy(path: Path, codec: str, frames: int = 40) -> Path:
     rng = np.random.default_rng(7)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25)
+        stream = cast("av.VideoStream", container.add_stream(codec, rate=25))
         stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
         for _ in range(frames):
             picture = rng.integers(0, 255, (96, 160, 3), np.uint8)
@@ -45,5 +46,5 @@ def test_a_truncated_avi_has_a_counted_end(tmp_path: Path, codec: str) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     frames, failures = read(file_source(path))
     assert 10 <= len(frames) < 40
-    assert len(failures) == 1
-    assert "of the 40 in its header" in failures[0].detail
+    assert "of the 40 in its header" in failures[-1].detail
+    assert len(failures) <= 2  # the frame at the cut may be damaged
