@@ -22,8 +22,6 @@ from tests.bench.lines import Of, line
 from tests.bench.measure import peak_rss_mib
 from tests.bench.stages import Model, Shrinker
 
-WARM_UP_RUNS = 2
-
 
 class How(NamedTuple):
     """What the loop may choose: worker threads, FFmpeg's threads for each file (0: its own choice), queued frames."""

@@ -161,7 +161,9 @@ def _memory(report: Sample) -> str:
                 rows.append(f"| {name}: {subject}, peak over the bare session | {peak.middle - bare:.0f} |")
     for size, subjects in report["many"].items():
         rows += [
-            f"| 16 files of {size}p, light model: {who}, peak | {c['rss_mib']:.0f} |" for who, c in subjects.items()
+            f"| 16 files of {size}p, light model: {who}, peak ({c['whole_fps']:.0f} frames/s, start included) "
+            f"| {c['rss_mib']:.0f} |"
+            for who, c in subjects.items()
         ]
     return "\n".join(rows)
 
