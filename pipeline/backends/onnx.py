@@ -213,7 +213,7 @@ def _device(config: OnnxBackendConfig, runtime: Runtime) -> DeviceChoice:
 def _session(config: OnnxBackendConfig, runtime: Runtime, device: DeviceChoice) -> tuple[Session, DeviceChoice]:
     """The session, and the device that it really runs on."""
     cores = usable_cores()
-    # Measured (PERFORMANCE c): as many single-threaded runs as cores beat one run on all of them by 1.39.
+    # Measured on two cores: as many single-threaded runs as cores beat one run on all of them by 1.39.
     threads = config.intra_op_threads or max(1, cores // (config.workers or cores))
     session = runtime.session(config.model, device, threads)
     if session is None and config.providers is None:

@@ -1,4 +1,4 @@
-"""The metrics by their names in DESIGN section 7: counts are read from the ledger at scrape time, times are observed.
+"""The metrics, by the names in the README: counts are read from the ledger at scrape time, times are observed.
 
 Everything hangs on a registry of its own, made for one run: two pipelines in one process do not share a number.
 """
