@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.contracts.frame import ColorMatrix, Size
-from pipeline.contracts.result import Classification, Detections, Prediction, Text
+from pipeline.contracts.result import Classification, Detections, Prediction, Text, label_of
 from sinks._planes import Planes
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Painter:
                 self._paint_detections(planes, prediction)
             case Classification() if self._labels and len(prediction.scores):
                 best = int(np.nan_to_num(prediction.scores, nan=-1.0).argmax())
-                name = prediction.names[best] if best < len(prediction.names) else f"class_{best}"
+                name = label_of(prediction.names, best)
                 self._blit(planes, self._label(_clean(f"{name} {prediction.scores[best]:.2f}"), best), 0, 0)
             case Text() if self._labels and prediction.text:
                 self._blit(planes, self._label(_clean(prediction.text), 0), 0, 0)

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 
 from pipeline.contracts.errors import ConfigError, FatalError
 from pipeline.contracts.frame import Frame
-from pipeline.contracts.paths import PACKAGE_PREFIX, resolve_text
+from pipeline.contracts.paths import PACKAGE_PREFIX, base_dir_of, resolve_text
 
 PLACEHOLDERS = {
     "source": "name of the source",
@@ -27,14 +27,12 @@ _EXAMPLE = dict.fromkeys(PLACEHOLDERS, "x")
 def _resolve(value: object, info: ValidationInfo) -> object:
     if not isinstance(value, str):
         return value
-    base_dir = (info.context or {}).get("base_dir")
-    base_dir = base_dir if isinstance(base_dir, Path) else Path.cwd()
     if value.startswith(PACKAGE_PREFIX):
         raise ValueError("nothing is written into an installed package")
     if value.endswith("/"):
         raise ValueError("this is a folder; the name of a file is needed")
     # A folder that happens to be called {x} is no placeholder.
-    return resolve_text(value, Path(str(base_dir).replace("{", "{{").replace("}", "}}")))
+    return resolve_text(value, Path(str(base_dir_of(info)).replace("{", "{{").replace("}", "}}")))
 
 
 def _check(template: str) -> str:

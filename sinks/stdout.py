@@ -10,7 +10,7 @@ from pydantic import Field
 
 from pipeline.contracts.component import Context
 from pipeline.contracts.errors import FatalError
-from pipeline.contracts.result import Classification, Detections, Embedding, Result, SemanticMask, Text
+from pipeline.contracts.result import Classification, Detections, Embedding, Result, SemanticMask, Text, label_of
 from pipeline.contracts.sink import SinkConfig
 from pipeline.models.results import to_line
 
@@ -94,7 +94,7 @@ def _summary(result: Result) -> str:
             if not len(classes.scores):
                 return "nothing"
             best = int(classes.scores.argmax())
-            name = classes.names[best] if best < len(classes.names) else f"class_{best}"
+            name = label_of(classes.names, best)
             return f"{name} {float(classes.scores[best]):.2f}"
         case SemanticMask() as mask:
             return f"map of classes, {mask.class_map.shape[1]} x {mask.class_map.shape[0]}"

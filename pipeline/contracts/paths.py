@@ -40,18 +40,19 @@ def _inside_package(text: str) -> Path:
     return path
 
 
-def _base_dir(info: ValidationInfo) -> Path:
+def base_dir_of(info: ValidationInfo) -> Path:
+    """The folder that relative paths count from: that of the config file; the working directory without one."""
     context = info.context or {}
     base_dir = context.get("base_dir")
     return base_dir if isinstance(base_dir, Path) else Path.cwd()
 
 
 def _resolve_path(value: object, info: ValidationInfo) -> object:
-    return Path(resolve_text(value, _base_dir(info))) if isinstance(value, str) else value
+    return Path(resolve_text(value, base_dir_of(info))) if isinstance(value, str) else value
 
 
 def _resolve_pattern(value: object, info: ValidationInfo) -> object:
-    return resolve_text(value, _base_dir(info)) if isinstance(value, str) else value
+    return resolve_text(value, base_dir_of(info)) if isinstance(value, str) else value
 
 
 ConfigPath = Annotated[Path, BeforeValidator(_resolve_path)]

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
     import supervision as sv
 
@@ -23,6 +25,11 @@ class Timings(NamedTuple):
 
 
 NO_TIMINGS = Timings()
+
+
+def label_of(names: Sequence[str], class_id: int) -> str:
+    """The name of a class: its label, or `class_N` where the model has no name for it."""
+    return names[class_id] if 0 <= class_id < len(names) else f"class_{class_id}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,8 +67,7 @@ class Detections:
 
     def label(self, index: int) -> str:
         """The name of object `index`: its label, or `class_N` where the model has no name for it."""
-        class_id = int(self.class_id[index])
-        return self.names[class_id] if 0 <= class_id < len(self.names) else f"class_{class_id}"
+        return label_of(self.names, int(self.class_id[index]))
 
     def to_supervision(self) -> sv.Detections:
         """The same as `supervision.Detections` (imported here: it costs half a second and 58 MB)."""

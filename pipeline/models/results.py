@@ -30,7 +30,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.contracts.result import Classification, Detections, Embedding, Prediction, Result, SemanticMask, Text
+from pipeline.contracts.result import (
+    Classification,
+    Detections,
+    Embedding,
+    Prediction,
+    Result,
+    SemanticMask,
+    Text,
+    label_of,
+)
 from pipeline.models.masks import encode_rle, png_base64
 
 SCHEMA = "penstock.result/1"
@@ -110,7 +119,7 @@ def _detections(found: Detections, result_id: str) -> dict[str, Any]:
             "width": width,
             "height": height,
             "confidence": score,
-            "class": names[class_id] if 0 <= class_id < len(names) else f"class_{class_id}",
+            "class": label_of(names, class_id),
             "class_id": class_id,
             "detection_id": prefix + str(index),
         }
@@ -155,10 +164,7 @@ def _classification(prediction: Classification) -> dict[str, Any]:
         count = max(count, int((scores >= _MULTI_LABEL_THRESHOLD).sum()))
     order = np.argsort(-scores, kind="stable")[:count].tolist()
     names = prediction.names
-    ranked = [
-        (names[index] if index < len(names) else f"class_{index}", index, round(float(scores[index]), 4))
-        for index in order
-    ]
+    ranked = [(label_of(names, index), index, round(float(scores[index]), 4)) for index in order]
     if prediction.multi_label:
         return {
             "predictions": {name: {"confidence": score, "class_id": index} for name, index, score in ranked},
@@ -175,9 +181,7 @@ def _semantic_mask(prediction: SemanticMask) -> dict[str, Any]:
     return {
         "predictions": {
             "segmentation_mask": png_base64(prediction.class_map),
-            "class_map": {
-                str(index): names[index] if 0 <= index < len(names) else f"class_{index}" for index in present
-            },
+            "class_map": {str(index): label_of(names, index) for index in present},
             "present_class_ids": present,
         }
     }
