@@ -32,7 +32,22 @@ RULE: dict[str, set[str]] = {
 CORE = {room for room in RULE if room not in PLUGINS and room != "pipeline.testing"}
 # The command line and what only it uses: may import every core room, and each other.
 TOP = {
-    f"pipeline.{name}" for name in ("app", "cli", "__main__", "predict", "terminal", "inspection", "doctor", "version")
+    f"pipeline.{name}"
+    for name in (
+        "app",
+        "cli",
+        "__main__",
+        "predict",
+        "terminal",
+        "inspection",
+        "doctor",
+        "version",
+        "service",
+        "top",
+        "plan",
+        "generate",
+        "probe",
+    )
 }
 CONTRACTS_MAY_USE = {*sys.stdlib_module_names, "numpy", "pydantic"}
 CONTRACTS_MAY_USE_LATE = {"supervision"}  # for types, and inside of a function

@@ -4,6 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Protocol
 
+from pydantic import Field
+
 from pipeline.contracts.component import ComponentConfig, Context
 from pipeline.contracts.frame import Frame
 from pipeline.contracts.result import Prediction
@@ -50,6 +52,10 @@ class Backend(Protocol):
 
 class BackendConfig(ComponentConfig, ABC):
     """The keys that every backend has."""
+
+    max_wait_s: float = Field(
+        default=0.0, ge=0, le=10, description="wait so long for a batch to fill up with frames of all sources"
+    )
 
     @abstractmethod
     def build(self, ctx: Context) -> Backend:

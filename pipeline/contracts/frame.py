@@ -77,6 +77,14 @@ class Picture(Protocol):
         """The full-size picture as 8-bit 4:2:0 planes; the decoder's own memory where that is what it has."""
         ...
 
+    def luma(self, width: int, height: int) -> npt.NDArray[np.uint8]:
+        """uint8 (height, width), brightness 0..255 as stored, shrunk from the decoder's own luma plane. Not cached.
+
+        For looking at what changes, not for a model: each value stands for its spot of the picture, cheaply found.
+        Never larger than the picture.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NoPicture:
@@ -108,6 +116,10 @@ class NoPicture:
         """Raises RuntimeError."""
         raise self._gone()
 
+    def luma(self, width: int, height: int) -> npt.NDArray[np.uint8]:
+        """Raises RuntimeError."""
+        raise self._gone()
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
@@ -126,6 +138,10 @@ class Frame:
         duration_s: how long the frame is shown, in seconds, where the container says so.
         file_pts_s: position in the video file `path`, in seconds since the start of its video stream; other than
             `pts_s` where several files are played on one timeline. None for cameras and pictures.
+        corrupt: True where the decoder concealed damage: what is shown is in part made up.
+        time_jump: True where the camera's time stamps jumped or wrapped just before this frame.
+        clock_offset_s: by how much the camera's clock was behind ours when the frame arrived, in seconds, transport
+            included; None where the camera tells no time.
     """
 
     source: str
@@ -138,6 +154,9 @@ class Frame:
     path: str | None = None
     duration_s: float | None = None
     file_pts_s: float | None = None
+    corrupt: bool = False
+    time_jump: bool = False
+    clock_offset_s: float | None = None
 
     def released(self) -> "Frame":
         """The same frame without its pixels, for who does not want them and may keep it for long."""
@@ -152,6 +171,9 @@ class Frame:
             self.path,
             self.duration_s,
             self.file_pts_s,
+            self.corrupt,
+            self.time_jump,
+            self.clock_offset_s,
         )
 
 
@@ -162,7 +184,9 @@ class FailedFrame:
     Attributes:
         detail: one line for the log: what was wrong, and in which file or at which time stamp.
         file: the file, where all of it is of no use: each such file is named in the log.
+        corrupt: True where the decoder did give a picture, but concealed damage in it.
     """
 
     detail: str
     file: str | None = None
+    corrupt: bool = False

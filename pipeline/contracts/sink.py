@@ -2,8 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -46,6 +47,38 @@ class Sink(Protocol):
 
     def written(self) -> Sequence[str]:
         """What there is to show for it, for the summary at the end: file names, as the user named them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SourceEvent:
+    """Something about a source that is no result: it went away, came back, or shows other pictures than it did.
+
+    Attributes:
+        id: unique to this event and the same in every sink: 32 hex digits.
+        source: name of the source in pipeline.toml.
+        kind: "state": the connection, "content": what the pictures show.
+        value: the state that it is in now, e.g. "reconnecting", "running", "frozen".
+        code: why, for a source that failed.
+        detail: one line for people, without credentials.
+        at: Unix seconds.
+    """
+
+    id: str
+    source: str
+    kind: Literal["state", "content"]
+    value: str
+    code: str | None
+    detail: str
+    at: float
+
+
+@runtime_checkable
+class Attentive(Protocol):
+    """A sink that wants to know of its sources' events, in order with their results."""
+
+    def notice(self, event: SourceEvent) -> None:
+        """Deliver one event; called like `write`, by the same thread, and raises the same."""
         ...
 
 

@@ -2,14 +2,15 @@
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Literal, Protocol, Self, runtime_checkable
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from pipeline.contracts.component import ComponentConfig, Context, Name, QueueConfig
+from pipeline.contracts.component import ComponentConfig, Context, FrozenModel, Name, QueueConfig
 from pipeline.contracts.frame import FailedFrame, Frame
+from pipeline.contracts.scene import LivenessConfig, MotionConfig
 
 
 class Source(Protocol):
@@ -42,6 +43,15 @@ class Counted(Protocol):
         ...
 
 
+@runtime_checkable
+class Described(Protocol):
+    """A source that can say what it is reading, for status pages."""
+
+    def details(self) -> Mapping[str, str | int | float]:
+        """Codec, transport and the like, as known now; no credentials. Called from any thread, must not block."""
+        ...
+
+
 class SourceConfig(ComponentConfig, ABC):
     """The keys that every source has: they are carried out by the runner around it, not by the plugin."""
 
@@ -52,6 +62,14 @@ class SourceConfig(ComponentConfig, ABC):
         default=None, gt=0, description="drop a frame that waited longer than this for the backend"
     )
     queue: QueueConfig = Field(default=QueueConfig(), description="the bounds of the lane in front of the backend")
+    priority: int = Field(
+        default=0, ge=-100, le=100, description="under load, frames of sources with a lower priority are shed first"
+    )
+    required: bool = Field(default=False, description="not ready (/readyz) while this source gives no frames")
+    motion: MotionConfig | None = Field(default=None, description="infer only frames in which something moves")
+    liveness: LivenessConfig = Field(
+        default=LivenessConfig(), description="watch a live source for frozen, black and displaced pictures"
+    )
 
     @abstractmethod
     def build(self, ctx: Context) -> Source:
@@ -60,3 +78,32 @@ class SourceConfig(ComponentConfig, ABC):
     def reads(self) -> Sequence[Path]:
         """The files and folders that it reads, so that no sink is pointed at one of them."""
         return ()
+
+
+class ReconnectConfig(FrozenModel):
+    """How a live source is tried again: the delay doubles from `min_s` to `max_s`, with full jitter, for ever."""
+
+    min_s: Annotated[float, Field(gt=0, le=3600)] = Field(default=1.0, description="wait at least this long")
+    max_s: Annotated[float, Field(gt=0, le=86_400)] = Field(default=30.0, description="wait at most this long")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.min_s > self.max_s:
+            raise ValueError(f"min_s = {self.min_s:g} must not be greater than max_s = {self.max_s:g}")
+        return self
+
+
+class LiveSourceConfig(SourceConfig, ABC):
+    """The keys that every live source has on top; `reconnect` and `on_startup_error` are carried out by the runner."""
+
+    on_startup_error: Literal["retry", "error"] = Field(
+        default="retry", description='what to do when the first attempt fails: "retry" for ever, or give up: "error"'
+    )
+    stall_timeout_s: Annotated[float, Field(gt=0, le=3600)] = Field(
+        default=4.0, description="no frame for so long is a failure: STALLED or TIMEOUT, and the source is opened anew"
+    )
+    reconnect: ReconnectConfig = Field(default=ReconnectConfig(), description="the delays between attempts")
+    on_corrupt: Literal["flag", "skip"] = Field(
+        default="flag",
+        description='a frame whose damage the decoder concealed is inferred and flagged, or "skip": not inferred',
+    )

@@ -148,7 +148,7 @@ class SourceRunner:
                     self._running_since = asked_at
                     self.error = None
                     self._change(SourceState.RUNNING)
-                    self._events.source_running(self.name)
+                    self._events.source_up(self.name, None)
                 if item.source != self.name:
                     raise RuntimeError(f"a frame of {item.source!r} came out of it")
                 if not self._sampler.takes(item):
@@ -168,7 +168,7 @@ class SourceRunner:
         self.error = error
         self._change(SourceState.RECONNECTING)
         self._reconnects[error.code or SourceErrorCode.INTERNAL].inc()
-        self._events.source_reconnecting(self.name, _code_of(error), delay_s, error)
+        self._events.source_down(self.name, _code_of(error), delay_s, error)
         self._stop.wait(delay_s)
 
     def _failed(self, error: PenstockError) -> SourceState:

@@ -6,6 +6,7 @@ logged for each frame: what repeats goes through a limiter, and what it held bac
 
 import logging
 import threading
+from collections.abc import Sequence
 
 from pipeline.contracts.clock import Clock
 from pipeline.telemetry.logs import LOGGER, Limiter
@@ -21,9 +22,45 @@ class Events:
 
     # Sources
 
-    def source_running(self, source: str) -> None:
-        """The first frame came."""
-        self._log.info("source %s: running", source)
+    def source_up(self, source: str, away_s: float | None) -> None:
+        """The first frame came; `away_s` is how long it was away, None at the start."""
+        back = "" if away_s is None else f" again after {away_s:.1f} s"
+        self._log.info("source %s: running%s", source, back)
+
+    def source_down(self, source: str, code: str, delay_s: float, error: object) -> None:
+        """It gave frames (or was never tried before) and failed: said once, until it is up again."""
+        self._log.warning("source %s: down: %s: %s; next try in %.1f s", source, code, error, delay_s)
+
+    def source_still_down(self, source: str, code: str, delay_s: float, error: object) -> None:
+        """One more attempt failed."""
+        self._limited(
+            logging.WARNING, f"source {source}", "still down", f"source {source}: {code}: {error}; next {delay_s:.1f} s"
+        )
+
+    def source_content(self, source: str, content: str, before: str) -> None:
+        """What its pictures show changed: frozen, black, moved, or ok again."""
+        level = logging.INFO if content == "ok" else logging.WARNING
+        self._log.log(level, "source %s: pictures are %s (were %s)", source, content, before)
+
+    def source_paused(self, source: str) -> None:
+        """Somebody paused it."""
+        self._log.info("source %s: paused", source)
+
+    def source_resumed(self, source: str) -> None:
+        """Somebody resumed it."""
+        self._log.info("source %s: resumed", source)
+
+    def source_restarted(self, source: str) -> None:
+        """Somebody asked for a new connection."""
+        self._log.info("source %s: restarted by order", source)
+
+    def frame_corrupt(self, source: str) -> None:
+        """The decoder concealed damage in a frame (counted)."""
+        self._limited(logging.WARNING, f"source {source}", "corrupt", f"source {source}: a damaged frame")
+
+    def time_jumped(self, source: str) -> None:
+        """The camera's time stamps jumped (counted)."""
+        self._limited(logging.WARNING, f"source {source}", "time jump", f"source {source}: time stamps jumped")
 
     def source_ended(self, source: str, frames: int) -> None:
         """It came to its end, as files do."""
@@ -32,12 +69,6 @@ class Events:
     def source_stopped(self, source: str, frames: int) -> None:
         """It was told to stop."""
         self._log.info("source %s: stopped after %s frames", source, f"{frames:,}")
-
-    def source_reconnecting(self, source: str, code: str, delay_s: float, error: object) -> None:
-        """It failed and is tried again."""
-        self._limited(
-            logging.WARNING, f"source {source}", code, f"source {source}: {code}: {error}; next try in {delay_s:.1f} s"
-        )
 
     def source_failed(self, source: str, code: str, error: object) -> None:
         """It failed for good; all others go on."""
@@ -110,6 +141,26 @@ class Events:
     def listening(self, url: str) -> None:
         """The HTTP server is up."""
         self._log.info("listening on %s", url)
+
+    def stage_stuck(self, stage: str, for_s: float) -> None:
+        """A stage has work and made no progress for too long: said once, until it moves again."""
+        self._log.error("%s: has work and made no progress for %.0f s", stage, for_s)
+
+    def stage_moves(self, stage: str) -> None:
+        """A stage that was stuck made progress."""
+        self._log.info("%s: moves again", stage)
+
+    def reloading(self, why: str) -> None:
+        """A new configuration is being read."""
+        self._log.info("reload: %s", why)
+
+    def reloaded(self, config_hash: str, changes: Sequence[str]) -> None:
+        """The new configuration is in force."""
+        self._log.info("reload: now %s: %s", config_hash, "; ".join(changes) or "nothing changed")
+
+    def reload_failed(self, problems: Sequence[str]) -> None:
+        """Everything stays as it was."""
+        self._log.error("reload: nothing was changed: %s", "; ".join(problems))
 
     def stopping(self, why: str) -> None:
         """A signal came: sources stop, the rest drains."""

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
+from pipeline.contracts.scene import ContentState
+
 
 class SourceState(StrEnum):
     """What a source is doing: the `state` label of `penstock_source_state`."""
@@ -11,6 +13,7 @@ class SourceState(StrEnum):
     STARTING = "starting"
     RUNNING = "running"
     RECONNECTING = "reconnecting"
+    PAUSED = "paused"
     ENDED = "ended"
     FAILED = "failed"
     STOPPED = "stopped"
@@ -27,6 +30,10 @@ class SourceReading(NamedTuple):
     queued: int
     queue_capacity: int
     last_frame_at: float | None  # Unix seconds
+    content: ContentState = ContentState.OK
+    corrupt: int = 0
+    time_jumps: int = 0
+    clock_offset_s: float | None = None
 
 
 class SinkReading(NamedTuple):
