@@ -5,17 +5,26 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import disable_created_metrics
 
-from pipeline.config.settings import ConfigProblems, Settings
+from pipeline.config.check import check
+from pipeline.config.loader import load
+from pipeline.config.overlay import Overlay
+from pipeline.config.secrets import secrets_of
+from pipeline.config.settings import ConfigProblems, ServerConfig, Settings
 from pipeline.contracts.clock import Clock, SystemClock
 from pipeline.contracts.errors import ConfigError
+from pipeline.contracts.secret import Redactor
+from pipeline.registry import Registry
 from pipeline.runtime import memory
+from pipeline.runtime.control import Control
+from pipeline.runtime.controller import Controller
 from pipeline.runtime.status import Check, Status
 from pipeline.runtime.supervisor import Report, Supervisor
+from pipeline.service import Notifier, StatusLine, keep
 from pipeline.telemetry import logs
 from pipeline.telemetry.events import Events
 from pipeline.telemetry.metrics import Metrics
@@ -23,7 +32,7 @@ from pipeline.terminal import progress_bars, say, summary
 from pipeline.version import version
 
 if TYPE_CHECKING:
-    from pipeline.server.routes import Health
+    from pipeline.server.access import Access, Token
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 MANY_SOURCES = 4
@@ -36,13 +45,13 @@ def run_pipeline(settings: Settings, *, quiet: bool = False) -> int:
     Raises:
         ConfigProblems: something that was asked for cannot be had.
     """
-    logs.set_up(
-        "warning" if quiet and settings.log.level in ("debug", "info") else settings.log.level, settings.log.format
-    )
+    redactor = Redactor()
+    _set_up_logs(settings, redactor, quiet=quiet)
+    logs.catch_uncaught()
     disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series for each, which nobody reads
     if len(settings.sources) > MANY_SOURCES:
         memory.map_pictures()
-    report = asyncio.run(_run(settings, SystemClock(), quiet=quiet))
+    report = asyncio.run(_run(settings, SystemClock(), redactor, quiet=quiet))
     if report.late:
         # A thread that is stuck in C cannot be ended: leave without waiting for it.
         with contextlib.suppress(OSError):
@@ -52,26 +61,106 @@ def run_pipeline(settings: Settings, *, quiet: bool = False) -> int:
     return report.exit_code
 
 
-async def _run(settings: Settings, clock: Clock, *, quiet: bool) -> Report:
+def _set_up_logs(settings: Settings, redactor: Redactor, *, quiet: bool) -> None:
+    redactor.learn(secrets_of(settings))
+    level = "warning" if quiet and settings.log.level in ("debug", "info") else settings.log.level
+    logs.set_up(level, settings.log.format, redactor)
+
+
+async def _run(settings: Settings, clock: Clock, redactor: Redactor, *, quiet: bool) -> Report:
     metrics = Metrics(version())
-    events = Events(clock)
+    events = Events(clock, redactor)
     supervisor = Supervisor(settings, events=events, metrics=metrics, clock=clock)
+    notifier = Notifier.from_environment(os.environ)
+
+    def read_again(overlay: Overlay | None, running: Settings) -> Settings:
+        new = _read_again(overlay, running)
+        redactor.learn(secrets_of(new))  # before anything of it is tried
+        return new
+
+    controller = Controller(supervisor, read_again, events=events, metrics=metrics)
+    controller.on_reload = lambda begins: notifier.reloading() if begins else notifier.ready()
+    # In a terminal the signal says that the terminal was closed.
+    hangups = None if settings.path is None or sys.stderr.isatty() else asyncio.Event()
     lingering_ends = asyncio.Event()
     began_at = clock.monotonic()
 
     def on_signal(name: str) -> None:
+        if name == "SIGHUP" and hangups is not None:
+            hangups.set()
+            return
         lingering_ends.set()
+        notifier.stopping()
         supervisor.stop(name)
 
-    with _signals(on_signal):
-        async with _server(settings, supervisor, metrics, events, clock):
-            async with progress_bars(supervisor, shown=not quiet and not _is_terminal_taken(settings)):
+    if notifier.watchdog_s is not None:
+        supervisor.watch.tell_after_s = min(supervisor.watch.tell_after_s, notifier.watchdog_s / 2)
+    control = None if settings.path is None else controller  # without a file there is nothing to read again
+    with _signals(on_signal), contextlib.closing(notifier):
+        async with _server(settings, supervisor, metrics, events, clock, control=control, redact=redactor) as access:
+
+            def on_applied(new: Settings) -> None:
+                _set_up_logs(new, redactor, quiet=quiet)
+                if access is not None:
+                    access.replace(tokens_of(new.server))
+
+            controller.on_applied = on_applied
+            async with (
+                _beside(_keep_notified(notifier, supervisor, clock), _reload_on(hangups, controller)),
+                progress_bars(supervisor, shown=not quiet and not _is_terminal_taken(settings)),
+            ):
                 report = await supervisor.run()
             if not quiet:
                 say(summary(report, clock.monotonic() - began_at))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(lingering_ends.wait(), settings.server.linger_s)
     return report
+
+
+def _read_again(overlay: Overlay | None, running: Settings) -> Settings:
+    """The configuration as its file and its overlay are now, checked against what runs; in a thread of its own."""
+    if running.path is None:
+        raise RuntimeError("a run without a file has nothing to read again")
+    new = load(running.path, registry=Registry.load(), overlay=overlay)
+    check(new, to_run=True, running=running)
+    return new
+
+
+async def _reload_on(hangups: asyncio.Event | None, controller: Controller) -> None:
+    """Reload at every SIGHUP; several that come during one reload are one more."""
+    while hangups is not None:
+        await hangups.wait()
+        hangups.clear()
+        await controller.reload("SIGHUP")
+
+
+async def _keep_notified(notifier: Notifier, supervisor: Supervisor, clock: Clock) -> None:
+    """Tell the service manager when the start is over, and that all goes on."""
+    line = StatusLine(clock)
+
+    def status(stuck: Sequence[str]) -> str:
+        return line.text(supervisor.read_sources(), stuck)
+
+    async def tell_ready() -> None:
+        if await supervisor.until_warm():
+            notifier.ready(status(()))
+
+    async with _beside(tell_ready()):
+        await keep(notifier, stuck=supervisor.watch.stuck, status=status, clock=clock)
+
+
+@contextlib.asynccontextmanager
+async def _beside(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Let them run beside the block, and end them with it; an error of theirs is raised then."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
 
 
 def _is_terminal_taken(settings: Settings) -> bool:
@@ -96,36 +185,70 @@ def _signals(handle: Callable[[str], None]) -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def _server(
-    settings: Settings, supervisor: Supervisor, metrics: Metrics, events: Events, clock: Clock
-) -> AsyncIterator[None]:
-    """The HTTP server, from before the first component is opened until after the last has ended."""
-    if settings.server.address is None:
-        yield
-        return
-    from pipeline.server.app import Server
+    settings: Settings,
+    supervisor: Supervisor,
+    metrics: Metrics,
+    events: Events,
+    clock: Clock,
+    *,
+    control: Control | None = None,
+    redact: Callable[[str], str] = lambda text: text,
+) -> AsyncIterator["Access | None"]:
+    """The HTTP server, from before the first component is opened until after the last has ended.
 
-    status = Status(supervisor, version(), clock)
-    server = Server(
-        settings.server.address,
-        metrics=metrics.exposition,
-        status=status.whole,
-        live=lambda: _health(status.live()),
-        ready=lambda: _health(status.ready()),
-    )
+    Gives who may ask, so that a reload can change the tokens: `access.replace(tokens_of(new.server))`.
+    """
+    if settings.server.address is None:
+        yield None
+        return
+    from pipeline.config.tls import tls_context
+    from pipeline.server.access import Access
+    from pipeline.server.app import Server
+    from pipeline.server.views import Commands, Health
+
+    def health(checks: Sequence[Check], sources: list[dict[str, Any]] | None = None) -> Health:
+        found = {check.name: "ok" if check.ok else check.detail for check in checks}
+        return Health(all(check.ok for check in checks), found, sources)
+
+    status = Status(supervisor, version(), clock, redact)
+    access = Access(tokens_of(settings.server), clock, exposed=settings.server.is_exposed)
     try:
+        server = Server(
+            settings.server.address,
+            metrics=metrics.exposition,
+            status=status.whole,
+            live=lambda: health(status.live()),
+            ready=lambda: health(status.ready(), status.brief_sources()),
+            commands=Commands(control, events, settings.server.sources_by_api, _source_schema),
+            access=access,
+            hosts=settings.server.hosts,
+            tls=tls_context(settings.server),
+            version=version(),
+        )
         await server.start()
     except ConfigError as error:
         raise ConfigProblems([settings.blame("core", "", error)]) from error
     events.listening(server.url)
+    if settings.server.is_exposed and settings.server.tls_cert is None:
+        events.note("server", "other machines can listen in on tokens and status: set tls_cert and tls_key")
     try:
-        yield
+        yield access
     finally:
         await server.close()
 
 
-def _health(checks: Sequence[Check]) -> "Health":
-    from pipeline.server.routes import Health
+def tokens_of(server: ServerConfig) -> "list[Token]":
+    """The tokens of `[server.tokens]`, as the server keeps them: without the secrets."""
+    from pipeline.server.access import Token
 
-    return Health(
-        all(check.ok for check in checks), {check.name: "ok" if check.ok else check.detail for check in checks}
-    )
+    return [
+        Token.of(name, token.token.get_secret_value(), token.scopes, token.expires)
+        for name, token in server.tokens.items()
+    ]
+
+
+def _source_schema() -> Mapping[str, Any]:
+    from pipeline.config.schema import source_schema
+    from pipeline.registry import Registry
+
+    return source_schema(Registry.load())

@@ -58,7 +58,7 @@ def run(config: Path, *, quiet: bool) -> int:
       penstock run /etc/penstock/pipeline.toml --quiet
       PENSTOCK_SOURCES__GATE__MAX_FPS=5 penstock run
     """
-    return _run(_load(config), quiet=quiet)
+    return _run(_load(config, to_run=True), quiet=quiet)
 
 
 @cli.command()
@@ -116,6 +116,25 @@ def predict(sources: tuple[str, ...], *, quiet: bool, **options: Any) -> int:
     return _run(settings, quiet=quiet)
 
 
+@cli.command()
+@click.argument("new", type=click.Path(path_type=Path))
+@click.argument("old", type=click.Path(path_type=Path), default=Path("pipeline.toml"))
+def plan(new: Path, old: Path) -> int:
+    """Say what a reload would change if NEW stood in place of OLD (pipeline.toml): by source, backend and sink.
+
+    \b
+    Examples:
+      penstock plan edited.toml
+      penstock plan edited.toml /etc/penstock/pipeline.toml
+    """
+    from pipeline.config.diff import diff
+
+    lines = diff(_load(old), _load(new)).lines()
+    for line in lines or ["nothing would change"]:
+        click.echo(line)
+    return 0
+
+
 @cli.command("inspect")
 @click.argument("model")
 @click.option("--family", default="auto", help="Read the output as this family's instead of finding it out.")
@@ -150,6 +169,36 @@ def schema() -> int:
 
 
 @cli.command()
+@click.argument("what", type=click.Choice(["systemd", "prometheus", "alerts", "grafana"]))
+@click.argument("config", type=click.Path(path_type=Path), required=False)
+@click.option("--program", type=click.Path(path_type=Path), help="The penstock that the unit starts; this one.")
+def generate(what: str, config: Path | None, program: Path | None) -> int:
+    """Print a systemd unit, a scrape config, alert rules or a dashboard that fits CONFIG.
+
+    Without CONFIG it is the file that is shipped, for /etc/penstock/pipeline.toml and /opt/penstock/.venv/bin/penstock.
+
+    \b
+    Examples:
+      penstock generate systemd /etc/penstock/pipeline.toml > /etc/systemd/system/penstock.service
+      penstock generate alerts /etc/penstock/pipeline.toml > /etc/prometheus/alerts.yml
+      penstock generate grafana > /var/lib/grafana/dashboards/penstock.json
+    """
+    import os
+
+    from pipeline.config.loader import load
+    from pipeline.generate import environment, this_program
+    from pipeline.generate import generate as generated
+    from pipeline.registry import Registry
+
+    settings = None
+    if config is not None:
+        settings = load(config, registry=Registry.load(), environ=environment(os.environ))
+        program = program or this_program()
+    click.echo(generated(what, settings, program=program), nl=False)
+    return 0
+
+
+@cli.command()
 def plugins() -> int:
     """List the installed sources, backends and sinks, and what is wrong with those that do not load."""
     from pipeline.registry import Registry
@@ -164,18 +213,50 @@ def plugins() -> int:
 
 
 @cli.command()
-def doctor() -> int:
-    """Look at this machine and this installation, and say what to change.
+@click.argument("config", type=click.Path(path_type=Path), required=False)
+def doctor(config: Path | None) -> int:
+    """Look at this machine, this installation and, with CONFIG, at its cameras, and say what to change.
 
-    Exit code 1 when something is wrong.
+    Each camera is read for a few seconds, all at once. Exit code 1 when something is wrong.
+
+    \b
+    Examples:
+      penstock doctor
+      penstock doctor /etc/penstock/pipeline.toml
     """
-    from pipeline.doctor import examine
+    from pipeline.doctor import SUBJECT_WIDTH, examine, verdict
 
-    healthy = True
-    for finding in examine():
-        healthy = healthy and finding.ok
-        click.echo(f"{'ok ' if finding.ok else 'BAD'} {finding.subject}: {finding.detail}")
-    return int(not healthy)
+    findings = []
+    for finding in examine(config):
+        findings.append(finding)
+        click.echo(f"{'ok ' if finding.ok else 'BAD'}  {finding.subject:{SUBJECT_WIDTH}}  {finding.detail}")
+    click.echo(verdict(findings))
+    return int(not all(finding.ok for finding in findings))
+
+
+@cli.command()
+@click.argument("where", required=False)
+@click.option("--once", is_flag=True, help="Print it once and exit; so does a pipe.")
+@click.option("--interval", type=click.FloatRange(0.1, 3600), default=2.0, help="Seconds between two looks.")
+@click.option("--token-file", type=click.Path(path_type=Path), help="File with a token of scopes metrics and read.")
+@click.option("--ca-file", type=click.Path(path_type=Path), help="Certificate that the daemon's is signed with.")
+def top(where: str | None, *, once: bool, interval: float, token_file: Path | None, ca_file: Path | None) -> int:
+    """Show what the daemon at WHERE does: a URL, or the pipeline.toml that it runs.
+
+    The token may also stand in the variable PENSTOCK_API_TOKEN. Left out, WHERE is pipeline.toml if that is here, else
+    http://127.0.0.1:9464.
+
+    \b
+    Examples:
+      penstock top
+      penstock top /etc/penstock/pipeline.toml --once
+      penstock top https://box.lan:9464 --token-file token --ca-file box.pem
+    """
+    from pipeline.top.client import daemon_at
+    from pipeline.top.page import show
+
+    usual = "pipeline.toml" if Path("pipeline.toml").is_file() else "http://127.0.0.1:9464"
+    return show(daemon_at(where or usual, token_file, ca_file), interval_s=interval, once=once)
 
 
 @cli.command()
@@ -223,11 +304,23 @@ def run_command_line(args: list[str] | None = None) -> int:  # noqa: PLR0911  (o
     return code if isinstance(code, int) else 0
 
 
-def _load(config: Path) -> "Settings":
-    from pipeline.config.loader import load
-    from pipeline.registry import Registry
+def _load(config: Path, *, to_run: bool = False) -> "Settings":
+    """The settings, or all that is wrong with them; from here on a traceback shows no secret."""
+    from functools import partial
 
-    return load(config, registry=Registry.load())
+    from pipeline.config.check import look
+    from pipeline.config.loader import load
+    from pipeline.config.secrets import secrets_of
+    from pipeline.contracts.secret import Redactor
+    from pipeline.registry import Registry
+    from pipeline.telemetry import logs
+
+    redactor = Redactor()
+    logs.set_up(mask=redactor)
+    logs.catch_uncaught()
+    settings = load(config, registry=Registry.load(), look=partial(look, to_run=to_run))
+    redactor.learn(secrets_of(settings))
+    return settings
 
 
 def _run(settings: "Settings", *, quiet: bool) -> int:

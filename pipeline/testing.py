@@ -10,6 +10,18 @@ import numpy as np
 from pipeline.contracts.clock import Clock, SystemClock
 from pipeline.contracts.frame import Frame
 from pipeline.contracts.result import Detections, Result
+from pipeline.models.pattern import block_at, read_block, read_frame_number
+
+__all__ = [
+    "MovableClock",
+    "PluginContext",
+    "block_at",  # the three tell what a picture of the source `synthetic` shows
+    "detections",
+    "frame",
+    "read_block",
+    "read_frame_number",
+    "result",
+]
 
 T = TypeVar("T")
 

@@ -84,12 +84,26 @@ def path_for(template: str, frame: Frame) -> Path:
     Raises:
         FatalError: a link leads out of the template's folder.
     """
-    moment = _moment(frame.captured_at)
+    stem = Path(frame.path).stem if frame.path else frame.source
+    return _filled(template, frame.source, stem, frame.captured_at)
+
+
+def event_path(template: str, source: str, at: float) -> Path:
+    """The file that an event of a source goes to while it writes to none.
+
+    Raises:
+        FatalError: a link leads out of the template's folder.
+    """
+    return _filled(template, source, source, at)
+
+
+def _filled(template: str, source: str, stem: str, at: float) -> Path:
+    moment = _moment(at)
     return _inside(
         template,
         {
-            "source": safe_name(frame.source),
-            "stem": safe_name(Path(frame.path).stem if frame.path else frame.source),
+            "source": safe_name(source),
+            "stem": safe_name(stem),
             "date": moment.strftime("%Y-%m-%d"),
             "hour": moment.strftime("%H"),
         },

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -11,10 +11,19 @@ from pydantic import Field
 from pipeline.contracts.component import Context
 from pipeline.contracts.errors import FatalError, PenstockError
 from pipeline.contracts.result import Result
-from pipeline.contracts.sink import SinkConfig
-from pipeline.models.results import to_line
+from pipeline.contracts.sink import SinkConfig, SourceEvent
+from pipeline.models.results import event_line, to_line
 from sinks._files import OutputFile, make_folder, write_error
-from sinks._paths import PathTemplate, check_writable, display, fixed_root, known_path, path_for, placeholders
+from sinks._paths import (
+    PathTemplate,
+    check_writable,
+    display,
+    event_path,
+    fixed_root,
+    known_path,
+    path_for,
+    placeholders,
+)
 
 Mode = Literal["replace", "append", "overwrite"]
 
@@ -32,6 +41,10 @@ class JsonlSinkConfig(SinkConfig):
         description="replace: PATH.part until the end, then complete under its name; append and overwrite: lines can "
         "be read at PATH as they come, after what is in the file or instead of it",
     )
+    events: bool = Field(
+        default=False,
+        description="a line also for each event (a source that goes, comes or freezes), in the source's present file",
+    )
 
     def check(self) -> None:
         """Find a path that cannot be written.
@@ -43,7 +56,7 @@ class JsonlSinkConfig(SinkConfig):
 
     def build(self, ctx: Context) -> "JsonlSink":
         """Make the sink."""
-        return JsonlSink(self.path, self.mode, ctx)
+        return JsonlSink(self.path, self.mode, ctx, events=self.events)
 
     def writes(self, source: str) -> Sequence[Path]:
         """The file for this source, where its name does not depend on the frames."""
@@ -106,7 +119,8 @@ class JsonlSink:
 
     wants_pictures = False
 
-    def __init__(self, template: str, mode: Mode, ctx: Context) -> None:
+    def __init__(self, template: str, mode: Mode, ctx: Context, *, events: bool = False) -> None:
+        self.wants_events = events
         self._template = template
         self._mode: Mode = mode
         self._ctx = ctx
@@ -126,6 +140,26 @@ class JsonlSink:
         lines: dict[Path, list[str]] = {}
         for result in results:
             lines.setdefault(self._path(result), []).append(to_line(result))
+        self._append(lines)
+
+    def notice(self, event: SourceEvent) -> None:
+        """Write the event's line; raises as `write` does."""
+        path = self._path_of.get(event.source)
+        if path is None:
+            path = self._path_of[event.source] = event_path(self._template, event.source, event.at)
+        self._append({path: [event_line(event)]})
+
+    def close(self) -> None:
+        """Bring every file to its final name, also when one of them fails."""
+        self._path_of.clear()
+        self._finish_left()
+
+    def written(self) -> Sequence[str]:
+        """The files, in the order in which they were finished, then those still open."""
+        return [display(path) for path in dict.fromkeys([*self._finished, *self._open])]
+
+    def _append(self, lines: Mapping[Path, Sequence[str]]) -> None:
+        """Write whole lines to their files: all of them, or none."""
         before: list[tuple[_LineFile, int]] = []
         try:
             for path, batch in lines.items():
@@ -139,15 +173,6 @@ class JsonlSink:
             _take_back(before)
             raise
         self._finish_left()
-
-    def close(self) -> None:
-        """Bring every file to its final name, also when one of them fails."""
-        self._path_of.clear()
-        self._finish_left()
-
-    def written(self) -> Sequence[str]:
-        """The files, in the order in which they were finished, then those still open."""
-        return [display(path) for path in dict.fromkeys([*self._finished, *self._open])]
 
     def _path(self, result: Result) -> Path:
         source = result.frame.source

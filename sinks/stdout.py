@@ -11,8 +11,8 @@ from pydantic import Field
 from pipeline.contracts.component import Context
 from pipeline.contracts.errors import FatalError
 from pipeline.contracts.result import Classification, Detections, Embedding, Result, SemanticMask, Text, label_of
-from pipeline.contracts.sink import SinkConfig
-from pipeline.models.results import to_line
+from pipeline.contracts.sink import SinkConfig, SourceEvent
+from pipeline.models.results import event_line, to_line
 
 Format = Literal["json", "text"]
 
@@ -24,10 +24,11 @@ class StdoutSinkConfig(SinkConfig):
 
     type: Literal["stdout"] = "stdout"
     format: Format = Field(default="json", description="json: as in the sink `jsonl`; text: short, for people")
+    events: bool = Field(default=False, description="a line also for each event: a source that goes, comes or freezes")
 
     def build(self, ctx: Context) -> "StdoutSink":
         """Make the sink."""
-        return StdoutSink(self.format)
+        return StdoutSink(self.format, events=self.events)
 
 
 class StdoutSink:
@@ -35,8 +36,10 @@ class StdoutSink:
 
     wants_pictures = False
 
-    def __init__(self, form: Format) -> None:
+    def __init__(self, form: Format, *, events: bool = False) -> None:
+        self.wants_events = events
         self._form = to_line if form == "json" else to_text
+        self._event_form = event_line if form == "json" else event_text
 
     def open(self) -> None:
         """See that there is a standard output.
@@ -53,7 +56,13 @@ class StdoutSink:
         Raises:
             FatalError: nobody reads any more (`| head` has seen enough), or the file behind it cannot be written.
         """
-        data = "".join([self._form(result) + "\n" for result in results])
+        self._print("".join([self._form(result) + "\n" for result in results]))
+
+    def notice(self, event: SourceEvent) -> None:
+        """Print the event's line; raises as `write` does."""
+        self._print(self._event_form(event) + "\n")
+
+    def _print(self, data: str) -> None:
         encoding = sys.stdout.encoding or "utf-8"
         try:
             # A label that the terminal's encoding does not have is no reason to stop.
@@ -78,11 +87,17 @@ def to_text(result: Result) -> str:
     frame = result.frame
     position = "" if frame.pts_s is None else f" {frame.pts_s:.3f}s"
     line = f"{frame.source} {frame.seq}{position} {_summary(result)}"
-    return (
-        line
-        if line.isprintable()
-        else "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
-    )
+    return _printable(line)
+
+
+def event_text(event: SourceEvent) -> str:
+    """One line for people: source, what it is now, and why."""
+    why = ": ".join(part for part in (event.code, event.detail) if part)
+    return _printable(f"{event.source} is {event.value}" + (f": {why}" if why else ""))
+
+
+def _printable(line: str) -> str:
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
 
 
 def _summary(result: Result) -> str:

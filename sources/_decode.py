@@ -271,7 +271,7 @@ class _FrameTimes:
         self.last_pts_s = pts_s
         shown_s = duration_s or self._interval_s
         self.end_s = pts_s + shown_s
-        return DecodedFrame(frame, pts_s, duration_s, _clockwise(frame.rotation), stamped, shown_s)
+        return DecodedFrame(frame, pts_s, duration_s, clockwise(frame.rotation), stamped, shown_s)
 
 
 def _starting_at(start_s: float, items: Iterable[DecodedFrame | FailedFrame]) -> Iterator[DecodedFrame | FailedFrame]:
@@ -282,6 +282,7 @@ def _starting_at(start_s: float, items: Iterable[DecodedFrame | FailedFrame]) ->
             yield item
 
 
-def _clockwise(counter_clockwise_deg: int) -> RotationDeg:
+def clockwise(counter_clockwise_deg: int) -> RotationDeg:
+    """What FFmpeg counts against the clock, as `VideoPicture` wants it."""
     turns: tuple[RotationDeg, ...] = (0, 90, 180, 270)
     return turns[round(-counter_clockwise_deg / 90) % 4]

@@ -1,18 +1,23 @@
-"""The source `directory`: every picture in a folder, or of a list or pattern, once, in natural order."""
+"""The source `directory`: every picture in a folder, or of a list or pattern, once; and those that come, if watched."""
 
 import os
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
 from pipeline.contracts.component import Context
-from pipeline.contracts.errors import FatalError, SourceErrorCode
+from pipeline.contracts.errors import ConfigError, FatalError, SourceErrorCode
 from pipeline.contracts.frame import FailedFrame, Frame
+from pipeline.contracts.paths import ConfigPath
 from pipeline.contracts.source import SourceConfig
 from sources._listing import PathList, check_there, exists, expand, natural_key
+from sources._watch_after import After, check_watch, watched_folder
+
+if TYPE_CHECKING:
+    from pipeline.models.picture import VideoPicture
 
 Extension = Annotated[str, StringConstraints(pattern=r"^\.?[A-Za-z0-9]+$", to_lower=True)]
 
@@ -37,12 +42,30 @@ class DirectorySourceConfig(SourceConfig):
     fps: float | None = Field(default=None, gt=0, description="how many pictures make a second; none have no timeline")
     max_pixels: int = Field(default=100_000_000, ge=1, description="refuse pictures with more pixels than this")
 
+    watch: bool = Field(
+        default=False, description="go on for ever: read each picture that comes, once, even after a restart"
+    )
+    after: After = Field(
+        default="keep", description='with watch, what becomes of a file that was read: "keep", "move" or "delete"'
+    )
+    done_dir: ConfigPath | None = Field(
+        default=None, description='the folder for after = "move"; files without a picture go into its subfolder failed'
+    )
+
     def check(self) -> None:
-        """Find what is not there.
+        """Find what is not there, and what cannot be done with files that were read.
 
         Raises:
-            ConfigError: key `path`.
+            ConfigError: keys `path`, `after`, `done_dir`, `fps`.
         """
+        if self.watch:
+            if self.fps is not None:
+                raise ConfigError("pictures that are watched for come when they come: fps says nothing", key="fps")
+            check_watch(self.path, self.after, self.done_dir, recursive=self.recursive)
+            return
+        for key, is_set in (("after", self.after != "keep"), ("done_dir", self.done_dir is not None)):
+            if is_set:
+                raise ConfigError(f"{key} needs watch = true", key=key)
         check_there(self.path)
 
     def build(self, ctx: Context) -> "DirectorySource":
@@ -50,12 +73,15 @@ class DirectorySourceConfig(SourceConfig):
         return DirectorySource(self, ctx)
 
     def reads(self) -> Sequence[Path]:
-        """The folders and the single pictures."""
+        """The folders and the single pictures; with `watch` the folders of patterns."""
+        if self.watch:
+            return [path if (path := Path(each)).is_dir() else watched_folder(each) for each in self.path]
         return [Path(path) for path in expand(self.path)]
 
 
 class DirectorySource:
-    """Gives the pictures that are in the folder when it begins. Built and read by its runner's thread.
+    """Gives the pictures that are in the folder when it begins; or, watching, those and all that come, until it is
+    stopped. Built and read by its runner's thread.
 
     `pts_s` is the number of the picture over `fps`, and None without it; a picture that cannot be read keeps its place.
     """
@@ -70,7 +96,7 @@ class DirectorySource:
 
     @property
     def expected_frames(self) -> int | None:
-        """How many files there are to read; None before they are listed."""
+        """How many files there are to read; None before they are listed, and where they are watched for."""
         return self._expected_frames
 
     def frames(self, stop: threading.Event) -> Iterator[Frame | FailedFrame]:
@@ -78,7 +104,11 @@ class DirectorySource:
 
         Raises:
             FatalError: the folder cannot be read, or holds no picture that can.
+            TransientError: with `watch`: the folder is not there, or what was read cannot be noted.
         """
+        if self._config.watch:
+            yield from self._watched(stop)
+            return
         from sources._images import BrokenPictureError, read_picture
 
         config, clock = self._config, self._ctx.clock
@@ -114,6 +144,49 @@ class DirectorySource:
                 f"{', '.join(config.path)}: none of the pictures could be read", code=SourceErrorCode.CORRUPT
             )
 
+    def _watched(self, stop: threading.Event) -> Iterator[Frame | FailedFrame]:
+        from sources._watch import FolderWatch
+        from sources._watch_after import Disposal
+        from sources._watch_state import DoneFiles
+
+        config, ctx = self._config, self._ctx
+        if stop.is_set():
+            return
+        done = DoneFiles(ctx.data_dir / "watched" / f"{ctx.name}.sqlite", ctx.warn)
+        try:
+            yield from FolderWatch(
+                config.path,
+                wanted=_suffixes(config),
+                recursive=config.recursive,
+                follow_links=config.follow_links,
+                max_pixels=config.max_pixels,
+                done=done,
+                disposal=Disposal(config.after, config.done_dir, ctx.warn),
+                frame_of=self._arrived,
+                ctx=ctx,
+            ).items(stop)
+        finally:
+            done.close()
+
+    def _arrived(self, path: str, picture: "VideoPicture") -> Frame:
+        """The frame of a picture that came."""
+        clock = self._ctx.clock
+        seq, self._seq = self._seq, self._seq + 1
+        return Frame(
+            source=self._ctx.name,
+            seq=seq,
+            pts_s=None,
+            captured_at=clock.wall(),
+            time_source="arrival",
+            picture=picture,
+            decoded_at=clock.monotonic(),
+            path=path,
+        )
+
+
+def _suffixes(config: DirectorySourceConfig) -> set[str]:
+    return {"." + extension.removeprefix(".") for extension in config.extensions}
+
 
 def _lies_in(path: str, folder: str) -> bool:
     return Path(path).resolve().is_relative_to(Path(folder).resolve())
@@ -125,7 +198,7 @@ def _listed(config: DirectorySourceConfig) -> Iterator[tuple[str, str | None]]:
     Raises:
         FatalError: nothing is there, or a folder cannot be read or has no such files.
     """
-    wanted = {"." + extension.removeprefix(".") for extension in config.extensions}
+    wanted = _suffixes(config)
     paths = expand(config.path)
     if not any(map(exists, paths)):
         raise FatalError(f"{', '.join(config.path)}: no such file or folder", code=SourceErrorCode.NOT_FOUND)

@@ -49,7 +49,7 @@ TOP = {
         "probe",
     )
 }
-CONTRACTS_MAY_USE = {*sys.stdlib_module_names, "numpy", "pydantic"}
+CONTRACTS_MAY_USE = {*sys.stdlib_module_names, "numpy", "pydantic", "pydantic_core"}
 CONTRACTS_MAY_USE_LATE = {"supervision"}  # for types, and inside of a function
 
 

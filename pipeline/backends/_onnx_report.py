@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from pipeline.backends._onnx_device import CUDA, cuda_devices, installed_wheels, wheel_conflict
+from pipeline.backends._onnx_proof import prove
 from pipeline.backends._onnx_session import Runtime
 from pipeline.contracts.component import Finding
 from pipeline.models.detector import ModelDescription
@@ -42,21 +43,18 @@ def in_few_words(model: ModelDescription, device: str, workers: int, max_batch: 
 
 
 def findings() -> list[Finding]:
-    """`penstock doctor`: which onnxruntime is installed, and whether CUDA is there for it."""
+    """`penstock doctor`: which onnxruntime is installed, and which of its providers run a model here."""
     installed = installed_wheels()
     conflict = wheel_conflict(installed)
     wheels = ", ".join(f"{name} {version(name)}" for name in sorted(installed))
     found = [Finding(conflict is None and bool(installed), "onnxruntime", conflict or wheels or "not installed")]
     if not installed:
         return found
-    devices, available = cuda_devices(), Runtime().available
-    if CUDA not in available:
-        text = "this onnxruntime is built without it"
-    elif devices == 0:
-        text = "no NVIDIA driver or no GPU: models run on the CPU"
-    else:
-        text = f'{devices} GPU{"s" * (devices != 1)}; a session proves the libraries: penstock run with device = "cuda"'
-    return [*found, Finding(True, "CUDA", text)]
+    runtime, gpus = Runtime(), cuda_devices()
+    found += [prove(provider, runtime, gpus) for provider in runtime.available]
+    if CUDA not in runtime.available:
+        found.append(Finding(True, "CUDA", "this onnxruntime is built without it"))
+    return found
 
 
 def _labels(model: ModelDescription) -> str:

@@ -46,7 +46,7 @@ def check_files(parts: Parts, report: Report) -> None:
                 read.setdefault(file, name)
     written: dict[FileId, str] = {}
     for name, sink in parts.sinks.items():
-        for path in _writes(name, sink, tuple(parts.sources), report):
+        for path in _writes(name, sink, parts.declared.get("source", ()), report):
             file = _identity(path)
             if file is None:
                 continue

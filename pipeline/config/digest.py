@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.config.assemble import Parts
 from pipeline.config.secrets import is_secret, is_secret_name, without_credentials
 from pipeline.contracts.paths import resolve_text
+from pipeline.contracts.secret import SecretUrl
 
 HASH_CHARS = 12
 
@@ -51,7 +52,7 @@ def _canonical(value: Any, written: Mapping[str, str]) -> Any:
     if isinstance(value, (list, tuple, set, frozenset)):
         found = [_canonical(inner, written) for inner in value if not is_secret(inner)]
         return sorted(found, key=str) if isinstance(value, (set, frozenset)) else found
-    if isinstance(value, (str, Path)):
+    if isinstance(value, (str, Path, SecretUrl)):
         text = str(value)
         return without_credentials(written.get(text, text))
     return value

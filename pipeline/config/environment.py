@@ -13,8 +13,9 @@ from pipeline.config.locate import Key
 PREFIX = "PENSTOCK_"
 DELIMITER = "__"
 
-# Kubernetes puts these into every container of a namespace that has a service named `penstock`.
-_SERVICE_LINK = re.compile(r"PENSTOCK_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_\w+)?)")
+# Kubernetes puts the first into every container of a namespace that has a service named `penstock`; the last is what
+# `penstock top` shows to a daemon.
+_NO_KEY = re.compile(r"PENSTOCK_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_\w+)?|API_TOKEN)")
 
 
 def overrides(environ: Mapping[str, str], besides: Collection[str]) -> dict[Key, tuple[str, Any]]:
@@ -27,7 +28,7 @@ def overrides(environ: Mapping[str, str], besides: Collection[str]) -> dict[Key,
     texts = {
         variable: environ[variable]
         for variable in sorted(environ)
-        if variable.startswith(PREFIX) and variable not in besides and not _SERVICE_LINK.fullmatch(variable)
+        if variable.startswith(PREFIX) and variable not in besides and not _NO_KEY.fullmatch(variable)
     }
     tree = _tree(texts) if texts else {}
     keys = {variable: tuple(variable.removeprefix(PREFIX).lower().split(DELIMITER)) for variable in texts}

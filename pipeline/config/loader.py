@@ -1,55 +1,75 @@
 """From a file (or a tree of tables) to `Settings`, or to all of its problems at once."""
 
 import os
-import re
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.assemble import assemble
+from pipeline.config.assemble import Parts, Report, assemble
 from pipeline.config.crosscheck import check_files, check_references
 from pipeline.config.digest import config_hash
 from pipeline.config.environment import overrides
 from pipeline.config.explain import did_you_mean, shown
 from pipeline.config.interpolate import Interpolation
 from pipeline.config.locate import Key
-from pipeline.config.problems import ConfigProblems, Places, Problem
+from pipeline.config.overlay import Overlay
+from pipeline.config.overlay import read as read_overlay
+from pipeline.config.problems import ConfigProblems, Places
 from pipeline.config.settings import Settings
+from pipeline.config.toml_file import parse, read_text, refuse_deep
+from pipeline.contracts.paths import resolve_text
 from pipeline.registry import KINDS, Registry
 
-MAX_FILE_BYTES = 1_048_576
-MAX_DEPTH = 32
-
-_TOML_PLACE = re.compile(r"\s*\(at (?:line (\d+), column (\d+)|end of document)\)$")
+Look = Callable[[Parts, Report], None]
 
 
-def load(path: Path, *, registry: Registry, environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read a pipeline.toml, with `${VAR}` replaced and `PENSTOCK_` variables laid over it.
+def load(
+    path: Path,
+    *,
+    registry: Registry,
+    environ: Mapping[str, str] = os.environ,
+    overlay: Overlay | None = None,
+    look: Look | None = None,
+) -> Settings:
+    """Read a pipeline.toml, with `${VAR}` replaced, then the overlay's sources and `PENSTOCK_` variables laid over it.
 
     Args:
         path: the file; its folder is where relative paths count from.
         registry: the installed plugins.
         environ: the environment.
+        overlay: the sources put and removed over HTTP; None: as they are kept in `data_dir`.
+        look: where something is wrong, looks at what is not for more: `config.check.look`.
 
     Raises:
         ConfigProblems: with everything that is wrong, in the order of the file.
     """
-    text = _read(path)
-    tree = _parse(text, str(path))
-    _refuse_deep(tree, str(path))
+    text = read_text(path)
+    tree = parse(text, str(path))
+    base_dir = path.absolute().parent
     interpolation = Interpolation(environ)
     replaced = interpolation.tree(tree)
+    own_sources = replaced.get("sources")
     found = overrides(environ, interpolation.used)
     faults: list[tuple[Key, str]] = []
+    if overlay is None:
+        overlay = _kept_overlay(replaced, found, base_dir, environ)
+    overlay.apply(replaced)
     taken = {key: variable for key, (variable, _) in found.items()}
     for key, (_, value) in found.items():
         fault = _override(replaced, key, value)
         if fault:
             faults.append((key, fault))
-    faults += [(key, message) for key, message in interpolation.problems if not _overridden(key, taken)]
-    places = Places(str(path), text, taken, interpolation.secrets, interpolation.written)
-    return _settings(replaced, path.absolute().parent, registry, environ, faults=faults, places=places, path=path)
+    faults += [
+        (key, message)
+        for key, message in interpolation.problems
+        if not _overridden(key, taken) and not overlay.hides(key)
+    ]
+    written = {key: texts for key, texts in interpolation.written.items() if not overlay.hides(key)}
+    places = Places(str(path), text, taken, interpolation.secrets, written, overlay.places, frozenset(overlay.sources))
+    settings = _settings(replaced, base_dir, registry, environ, faults=faults, places=places, path=path, look=look)
+    in_file = frozenset(own_sources) if isinstance(own_sources, Mapping) else frozenset()
+    return replace(settings, overlay=overlay, file_sources=in_file)
 
 
 def from_tree(
@@ -74,8 +94,9 @@ def _settings(
     faults: list[tuple[Key, str]],
     places: Places,
     path: Path | None,
+    look: Look | None = None,
 ) -> Settings:
-    _refuse_deep(tree, places.file)
+    refuse_deep(tree, places.file)
     already = {key for key, _ in faults}
 
     def report(key: Key, message: str) -> None:
@@ -85,6 +106,8 @@ def _settings(
     parts = assemble(tree, registry=registry, base_dir=base_dir, report=report)
     check_references(parts, report)
     check_files(parts, report)
+    if faults and look is not None:
+        look(parts, report)
     if faults or parts.core is None:
         raise ConfigProblems(places.problem(key, message) for key, message in faults)
     return Settings(
@@ -95,6 +118,7 @@ def _settings(
         log=parts.core.log,
         data_dir=parts.core.data_dir or _data_dir(base_dir, environ),
         shutdown_timeout_s=parts.core.shutdown_timeout_s,
+        reload_timeout_s=parts.core.reload_timeout_s,
         config_hash=config_hash(parts, base_dir),
         path=path,
         places=places,
@@ -107,52 +131,17 @@ def _data_dir(base_dir: Path, environ: Mapping[str, str]) -> Path:
     return Path(given) if given.startswith("/") else base_dir / "data"
 
 
-def _read(path: Path) -> str:
-    def refuse(message: str, line: int | None = None) -> ConfigProblems:
-        return ConfigProblems([Problem(str(path), line, None, "", message)])
-
+def _kept_overlay(
+    tree: Mapping[str, Any], found: Mapping[Key, tuple[str, Any]], base_dir: Path, environ: Mapping[str, str]
+) -> Overlay:
+    """The overlay in the data folder, which is looked up before there are settings."""
+    given = found[("data_dir",)][1] if ("data_dir",) in found else tree.get("data_dir")
+    if given is None:
+        return read_overlay(_data_dir(base_dir, environ))
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-    except FileNotFoundError as error:
-        raise refuse("no such file; name the config on the command line") from error
-    except IsADirectoryError as error:
-        raise refuse("is a folder, not a config file") from error
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no file name"
-        raise refuse(f"cannot be read: {reason}") from error
-    if len(content) > MAX_FILE_BYTES:
-        raise refuse(f"is larger than {MAX_FILE_BYTES} bytes: that is no config")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise refuse("is not UTF-8 text", content.count(b"\n", 0, error.start) + 1) from error
-
-
-def _parse(text: str, file: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except RecursionError as error:
-        raise ConfigProblems([Problem(file, None, None, "", "invalid TOML: nested too deep")]) from error
-    except tomllib.TOMLDecodeError as error:
-        message = str(error)
-        place = _TOML_PLACE.search(message)
-        line, column = (int(place[1]), int(place[2])) if place and place[1] else (text.count("\n") + 1, None)
-        message = _TOML_PLACE.sub("", message)
-        message = f"invalid TOML: {message[:1].lower()}{message[1:]}"
-        raise ConfigProblems([Problem(file, line, column, "", message)]) from error
-    except ValueError as error:  # Python's own limit on the digits of an integer
-        raise ConfigProblems([Problem(file, None, None, "", "invalid TOML: a number is too long")]) from error
-
-
-def _refuse_deep(tree: Mapping[str, Any], file: str | None) -> None:
-    """All that follows walks the tree by recursion."""
-    level: list[Any] = [tree]
-    for _ in range(MAX_DEPTH):
-        inner = [node.values() if isinstance(node, Mapping) else node for node in level]
-        level = [value for values in inner for value in values if isinstance(value, (Mapping, list))]
-    if level:
-        raise ConfigProblems([Problem(file, None, None, "", f"tables are nested over {MAX_DEPTH} deep")])
+        return read_overlay(Path(resolve_text(given, base_dir)))
+    except (TypeError, ValueError):  # no folder, which is reported with all that is wrong
+        return Overlay(base_dir)
 
 
 def _override(tree: dict[str, Any], key: Key, value: Any) -> str | None:

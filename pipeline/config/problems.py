@@ -41,8 +41,10 @@ class ConfigProblems(ConfigError):  # noqa: N818 - it is many
     """All that is wrong with a configuration; its text has one line for each problem, in the order of the file."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        ordered = sorted(dict.fromkeys(problems), key=lambda problem: (problem.line is None, problem.line or 0))
-        self.problems = tuple(ordered)
+        unique = list(dict.fromkeys(problems))
+        files = list(dict.fromkeys(problem.file for problem in unique))
+        unique.sort(key=lambda problem: (problem.line is None, files.index(problem.file), problem.line or 0))
+        self.problems = tuple(unique)
         super().__init__("\n".join(map(str, self.problems)), key=self.problems[0].key if self.problems else None)
 
 
@@ -56,6 +58,8 @@ class Places:
         variables: the keys that an environment variable set, and its name.
         secrets: values that came from outside of the file, and how the file names them, e.g. `${CAM_PASS}`.
         written: for each text with variables in it what the file says, and what became of it.
+        overlay: where the keys of the sources in `overlaid` stand instead.
+        overlaid: names of sources that are not those of the file.
     """
 
     file: str | None = None
@@ -63,6 +67,8 @@ class Places:
     variables: Mapping[Key, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict)
     written: Mapping[Key, tuple[str, str]] = field(default_factory=dict)
+    overlay: "Places | None" = None
+    overlaid: frozenset[str] = frozenset()
     _lines: dict[Key, int] = field(default_factory=dict)
 
     def problem(self, key: Key, message: str) -> Problem:
@@ -75,6 +81,8 @@ class Places:
         variable = self._variable(key)
         if variable is not None:
             return Problem(variable, None, None, dotted, message)
+        if self.overlay is not None and len(key) > 1 and key[0] == "sources" and key[1] in self.overlaid:
+            return self.overlay.problem(key, message)
         return Problem(self.file, self._line(key), None, dotted, message)
 
     def as_written(self, key: Key, message: str) -> str:

@@ -53,6 +53,20 @@ def json_schema(registry: Registry) -> Schema:
     }
 
 
+def source_schema(registry: Registry) -> Schema:
+    """The schema of the table of one source with literal values, as the HTTP API takes it; `$defs` beside it."""
+    classes = _loadable(registry, "source")
+    if not classes:
+        return {"type": "object"}
+    references, document = models_json_schema([(found, "validation") for found in classes])
+    refs = [references[found, "validation"] for found in classes]
+    for found, ref in zip(classes, refs, strict=True):
+        definition = document["$defs"][ref["$ref"].removeprefix("#/$defs/")]
+        definition["required"] = ["type"]  # what is missing here may stand in [defaults]
+        definition.setdefault("title", found.__name__)
+    return {"oneOf": refs, "$defs": document["$defs"]}
+
+
 def _loadable(registry: Registry, kind: Kind) -> list[ConfigClass]:
     found = []
     for type_name in registry.types(kind):

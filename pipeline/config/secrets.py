@@ -2,26 +2,20 @@
 
 import json
 import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from pydantic import Secret, SecretBytes, SecretStr
+from pipeline.contracts.secret import is_secret, is_secret_name, redact, secrets_in
+
+if TYPE_CHECKING:
+    from pipeline.config.settings import Settings
 
 MAX_SHOWN_CHARS = 60
 
-_SECRET_NAME = re.compile(
-    r"(^|_)(pass|passwd|password|passphrase|pwd|secret|token|key|apikey|credential|credentials|auth|authorization|cookie)s?$"
-)
 _USER_INFO = re.compile(r"(?<=://)[^/?#\s]*@")
+# Of one value all that stands before its last @ is hidden, also where the password holds what no URL may hold.
+_ANY_USER_INFO = re.compile(r"(?<=://).*@", re.DOTALL)
 _QUERY_VALUE = re.compile(r"([?&;])([^=&;#\s]+)=([^&;#\s]*)")
-
-
-def is_secret_name(key: str) -> bool:
-    """Whether what stands under this key must not be shown: `password`, `api_key`, `hmac_secret`, `auth_token`."""
-    return _SECRET_NAME.search(key.lower().replace("-", "_")) is not None
-
-
-def is_secret(value: object) -> bool:
-    """Whether the value is of a type that hides what it holds."""
-    return isinstance(value, (Secret, SecretStr, SecretBytes))
 
 
 def without_credentials(text: str) -> str:
@@ -35,6 +29,16 @@ def without_credentials(text: str) -> str:
 
 def quoted(text: str) -> str:
     """A text as a message quotes it: in quotes, in one line, short, and without credentials."""
-    text = without_credentials(text)
+    text = redact(_ANY_USER_INFO.sub("", without_credentials(text)))
     text = text if len(text) <= MAX_SHOWN_CHARS else f"{text[: MAX_SHOWN_CHARS - 3]}..."
     return json.dumps(text, ensure_ascii=not text.isprintable())
+
+
+def secrets_of(settings: "Settings") -> Iterator[str]:
+    """Every secret of a configuration, for the `Redactor`: what variables put in, and what stands in the file."""
+    yield from settings.places.secrets
+    yield from secrets_in([settings.server, *settings.sources.values(), *settings.backends.values()])
+    yield from secrets_in(list(settings.sinks.values()))
+
+
+__all__ = ["is_secret", "is_secret_name", "quoted", "secrets_of", "without_credentials"]

@@ -51,7 +51,9 @@ class Context(Protocol):
 class FrozenModel(BaseModel):
     """A piece of configuration: unknown keys are errors, values never change, equality is by value."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True
+    )
 
 
 class QueueConfig(FrozenModel):

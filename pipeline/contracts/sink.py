@@ -75,7 +75,10 @@ class SourceEvent:
 
 @runtime_checkable
 class Attentive(Protocol):
-    """A sink that wants to know of its sources' events, in order with their results."""
+    """A sink that can be told of its sources' events, in order with their results."""
+
+    wants_events: bool
+    """False: it is told of none."""
 
     def notice(self, event: SourceEvent) -> None:
         """Deliver one event; called like `write`, by the same thread, and raises the same."""

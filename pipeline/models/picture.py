@@ -11,6 +11,7 @@ from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from pipeline.contracts.frame import ColorMatrix, Size, YuvPlanes
+from pipeline.models.luma import SAMPLES_PER_SIDE, grey_plane, luma_plane, shrunk
 
 RotationDeg = Literal[0, 90, 180, 270]
 
@@ -24,6 +25,7 @@ _TO_MODEL = Interpolation.FAST_BILINEAR
 _SAME_SIZE = Interpolation.AREA
 _SHRINK = Interpolation.AREA | Interpolation.ACCURATE_RND
 _ENLARGE = Interpolation.BICUBIC | Interpolation.ACCURATE_RND
+_PICK = Interpolation.POINT
 
 # AVColorSpace (ITU-T H.273, table 4) to the scaler's matrices; what is not here, and what is untagged, is BT.601 as
 # in FFmpeg.
@@ -113,7 +115,7 @@ class VideoPicture:
         rotation_deg: by how much it must be turned clockwise to be upright.
     """
 
-    __slots__ = ("_cache", "_colours", "_frame", "_lock", "_nbytes", "_rotation_deg", "_size")
+    __slots__ = ("__weakref__", "_cache", "_colours", "_frame", "_lock", "_nbytes", "_rotation_deg", "_size")
 
     def __init__(self, frame: av.VideoFrame, rotation_deg: RotationDeg = 0) -> None:
         self._frame = frame
@@ -179,6 +181,26 @@ class VideoPicture:
         y, u, v = (self._upright(_plane(plane, np.uint8)) for plane in frame.planes[:3])
         matrix = _NAME_OF_MATRIX.get(self._colours.matrix, "bt601")
         return YuvPlanes(y, u, v, matrix, full_range, self._colours.tagged)
+
+    def luma(self, width: int, height: int) -> npt.NDArray[np.uint8]:
+        """uint8 (height, width), brightness 0..255 as stored, each the mean of 16 samples of its spot. Not cached.
+
+        Never larger than the picture; at the picture's own size every value of an 8-bit picture as it is. RGB becomes
+        BT.601 of full range.
+        """
+        size = self._turned(Size(min(width, self._size.width), min(height, self._size.height)))
+        plane = luma_plane(self._frame)
+        if plane is None:
+            frame = self._frame
+            picked = Size(
+                min(frame.width, size.width * SAMPLES_PER_SIDE), min(frame.height, size.height * SAMPLES_PER_SIDE)
+            )
+            with self._lock:
+                scaled = self._scale("gray", picked, _PICK, full_range=self._colours.full_range)
+            plane = grey_plane(_plane(scaled.planes[0], np.uint8))
+        spots = shrunk(plane, size.width, size.height)
+        spots.flags.writeable = False
+        return self._upright(spots)
 
     def _turned(self, size: Size) -> Size:
         return Size(size.height, size.width) if self._rotation_deg in {90, 270} else size

@@ -10,6 +10,7 @@ One result is one object on one line of strict JSON (ASCII, no NaN). Its keys ar
 | `pts_s` | position in the source's timeline in seconds, or null |
 | `captured_at`, `time_source` | RFC 3339 in UTC with milliseconds, and where that time comes from |
 | `path` | the file that the frame was read from; left out for cameras |
+| `corrupt` | true where the decoder concealed damage in the frame; left out otherwise |
 | `backend`, `model`, `config_hash` | who answered, under which configuration |
 | `latency_s`, `time` | seconds from the decoder to the answer, and of those for inference |
 | `image` | `{"width", "height"}` of the original, upright frame in pixels |
@@ -19,6 +20,8 @@ Objects: `x`, `y` (centre), `width`, `height` in pixels of the original frame, `
 `detection_id`, and where they exist `tracker_id`, `keypoints` and `rle` (COCO's run lengths, with
 `mask_format = "rle"`). An object whose box or score is not a finite number cannot be written: it is left out and
 counted in `invalid_predictions`.
+
+Where a sink writes events as well, such a line is told by its schema, `"penstock.event/1"`: see `event_line`.
 
 Format: Roboflow inference, `ObjectDetectionInferenceResponse` and its sisters.
 """
@@ -40,9 +43,11 @@ from pipeline.contracts.result import (
     Text,
     label_of,
 )
+from pipeline.contracts.sink import SourceEvent
 from pipeline.models.masks import encode_rle, png_base64
 
 SCHEMA = "penstock.result/1"
+EVENT_SCHEMA = "penstock.event/1"
 TOP_CLASSES = 10
 """How many classes of a classification are written at the most (and every one that a multi-label model says yes to)."""
 
@@ -70,6 +75,8 @@ def to_dict(result: Result) -> dict[str, Any]:
     }
     if frame.path is not None:
         envelope["path"] = _printable(frame.path)
+    if frame.corrupt:
+        envelope["corrupt"] = True
     envelope |= {
         "backend": result.backend,
         "model": result.model,
@@ -79,6 +86,22 @@ def to_dict(result: Result) -> dict[str, Any]:
         "image": {"width": width, "height": height},
     }
     return envelope | prediction_dict(result.prediction, result.id)
+
+
+def event_line(event: SourceEvent) -> str:
+    """The event as one line of JSON, without the newline: `event` is "state" or "content", `value` what it is now."""
+    return _encode(
+        {
+            "schema": EVENT_SCHEMA,
+            "id": event.id,
+            "event": event.kind,
+            "source": event.source,
+            "value": event.value,
+            "code": event.code,
+            "detail": _printable(event.detail),
+            "at": rfc3339(event.at),
+        }
+    )
 
 
 def prediction_dict(prediction: Prediction, result_id: str) -> dict[str, Any]:

@@ -1,21 +1,20 @@
 """`BackendRunner`: the threads around one backend: batches in, results out in order, every frame settled."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import uuid4
 
 from pipeline.contracts.backend import Backend
 from pipeline.contracts.errors import ConfigError, FatalError, PenstockError, TransientError
-from pipeline.contracts.frame import Frame
 from pipeline.contracts.result import Detections, Prediction, Result
 from pipeline.runtime.backoff import Backoff, BugAllowance
 from pipeline.runtime.context import Surroundings
-from pipeline.runtime.ledger import FrameOutcome, Page
+from pipeline.runtime.ledger import FrameOutcome
 from pipeline.runtime.queue import Drops, LaneQueue
 from pipeline.runtime.reorder import InOrder
-from pipeline.runtime.sink_runner import SinkRunner
-from pipeline.telemetry.metrics import Metrics
+from pipeline.runtime.route import Route, Waiting
+from pipeline.runtime.watch import Stage
 
 DROPS = Drops(
     full=FrameOutcome.DROPPED_QUEUE_FULL, stale=FrameOutcome.DROPPED_STALE, closed=FrameOutcome.DROPPED_SHUTDOWN
@@ -25,29 +24,18 @@ DROPS = Drops(
 class _Answer(NamedTuple):
     """What became of one batch; `predictions` is None when it failed."""
 
-    frames: list[Frame]
+    batch: list[Waiting]
     predictions: Sequence[Prediction] | None
     inferred_at: float
     inference_s: float
-
-
-class _SourceRoute:
-    """All that belongs to one source on the way from the backend to the sinks; bound once, not per frame."""
-
-    def __init__(self, name: str, page: Page, sinks: Sequence[SinkRunner], metrics: Metrics) -> None:
-        self.page = page
-        self.with_pictures = [sink for sink in sinks if sink.sink.wants_pictures]
-        self.without_pictures = [sink for sink in sinks if not sink.sink.wants_pictures]
-        self.queue_s = metrics.stage("queue", source=name)
-        self.age_s = metrics.age(name, "inferred")
-        self.detections = metrics.detections(name)
 
 
 class BackendRunner:
     """Made by the topology, started and joined by the supervisor.
 
     One thread opens the backend (again and again while it says it may work later), then `concurrency` workers take
-    batches. The last worker out closes the backend.
+    batches. The last worker out closes the backend. `trial` and `go`: at a reload a backend is opened while the one
+    that it will replace still works; it is given up at the first failure, and takes no frame before `go`.
     """
 
     def __init__(
@@ -55,20 +43,22 @@ class BackendRunner:
         name: str,
         backend: Backend,
         *,
-        routes: Mapping[str, tuple[Page, Sequence[SinkRunner]]],
         config_hash: str,
         surroundings: Surroundings,
+        max_wait_s: float = 0.0,
+        trial: bool = False,
     ) -> None:
         self.name = name
         self.backend = backend
+        self.config_hash = config_hash
         self.error: PenstockError | None = None
         self.ready = False
         self.tried = False  # True once the first attempt to open it is over, however it ended
         self.ended = False
         metrics = surroundings.metrics
-        self.queue: LaneQueue[Frame] = LaneQueue(on_drop=self._dropped, drops=DROPS, clock=surroundings.clock)
-        self._routes = {source: _SourceRoute(source, *route, metrics) for source, route in routes.items()}
-        self._config_hash = config_hash
+        self.queue: LaneQueue[Waiting] = LaneQueue(on_drop=Waiting.settle, drops=DROPS, clock=surroundings.clock)
+        self._max_wait_s = max_wait_s
+        self._trial = trial
         self._events = surroundings.events
         self._clock = surroundings.clock
         self._on_change = surroundings.changed
@@ -76,20 +66,32 @@ class BackendRunner:
         self._stages = [metrics.stage(stage, backend=name) for stage in ("preprocess", "infer", "postprocess")]
         self._batch_frames = metrics.batch_frames(name)
         self._codes = {code: metrics.requests(name, code) for code in ("ok", "transient", "fatal", "bug")}
+        self._go = threading.Event()
         self._gone = threading.Event()
         self._lock = threading.Lock()
         self._workers: list[threading.Thread] = []
         self._working = 0
+        self._busy = 0
+        self._answered = 0
         self._opener = threading.Thread(target=self._open_and_work, name=f"backend-{name}", daemon=True)
         self._in_order: InOrder[_Answer] = InOrder(self._deliver, window=2)
+        if not trial:
+            self._go.set()
 
     def start(self) -> None:
-        """Open the backend in a thread of its own, and begin to work."""
+        """Open the backend in a thread of its own, and begin to work (after a trial: once told to `go`)."""
         self._opener.start()
+
+    def go(self) -> None:
+        """The trial is over: take frames, and try again from now on."""
+        self._trial = False
+        self._go.set()
 
     def finish(self) -> None:
         """No more will come: what waits is still inferred, but a backend that does not open is not tried again."""
         self._gone.set()
+        self._go.set()
+        self.queue.finish()
         if self._opener.ident is None:
             self.ended = True
 
@@ -97,6 +99,10 @@ class BackendRunner:
         """Drop what waits and take no more; a batch that is being inferred is left to its own end."""
         self.finish()
         self.queue.close(FrameOutcome.DROPPED_SHUTDOWN)
+
+    def watch(self) -> Stage:
+        """Whether it has work, and how much it has done."""
+        return Stage("backend", self.name, self.ready and (self._busy > 0 or len(self.queue) > 0), self._answered)
 
     @property
     def threads(self) -> list[threading.Thread]:
@@ -124,6 +130,7 @@ class BackendRunner:
         ]
         self.ready = True
         self._on_change()
+        self._go.wait()
         for index, worker in enumerate(self._workers):
             try:
                 worker.start()
@@ -140,6 +147,9 @@ class BackendRunner:
             try:
                 self.backend.open()
             except TransientError as error:
+                if self._trial:
+                    self._fail(error)
+                    return False
                 delay_s = backoff.next_s(error.retry_after_s)
                 self._events.backend_retry(self.name, delay_s, error)
                 self.tried = True
@@ -159,10 +169,17 @@ class BackendRunner:
     def _work(self) -> None:
         try:
             while True:
-                taken = self.queue.get(max(1, self.backend.max_batch))
+                taken = self.queue.get(max(1, self.backend.max_batch), self._max_wait_s)
                 if not taken.items:
                     return
-                self._in_order.put(taken.number, self._infer(taken.items))
+                with self._lock:
+                    self._busy += 1
+                try:
+                    self._in_order.put(taken.number, self._infer(taken.items))
+                finally:
+                    with self._lock:
+                        self._busy -= 1
+                        self._answered += 1
                 del taken
         except BaseException as error:  # noqa: BLE001  (a worker that dies in silence would hang the whole run)
             self._break(error)
@@ -183,10 +200,11 @@ class BackendRunner:
         self._fail(FatalError(f"{type(error).__name__}: {error}"))
         self.queue.close(FrameOutcome.FAILED_BACKEND)
 
-    def _infer(self, frames: list[Frame]) -> _Answer:
+    def _infer(self, batch: list[Waiting]) -> _Answer:
         began_at = self._clock.monotonic()
-        for frame in frames:
-            self._routes[frame.source].queue_s.observe(max(0.0, began_at - frame.decoded_at))
+        for waiting in batch:
+            waiting.route.queue_s.observe(max(0.0, began_at - waiting.frame.decoded_at))
+        frames = [waiting.frame for waiting in batch]
         code = "ok"
         predictions: Sequence[Prediction] | None = None
         try:
@@ -210,43 +228,37 @@ class BackendRunner:
             else:
                 self._break(error)
         # An answer may wait for its turn: pixels that no sink wants need not wait with it.
-        frames = [frame if self._routes[frame.source].with_pictures else frame.released() for frame in frames]
+        batch = [each if each.route.wants_pictures else Waiting(each.frame.released(), each.route) for each in batch]
         ended_at = self._clock.monotonic()
         self._codes[code].inc()
         self._batch_frames.observe(len(frames))
-        return _Answer(frames, predictions, ended_at, (ended_at - began_at) / len(frames))
+        return _Answer(batch, predictions, ended_at, (ended_at - began_at) / len(batch))
 
     def _deliver(self, answer: _Answer) -> None:
         """Settle the frames of one batch and offer the results to their sinks; runs in one thread at a time."""
         if answer.predictions is None:
-            for frame in answer.frames:
-                self._routes[frame.source].page.settle(FrameOutcome.FAILED_BACKEND)
+            for waiting in answer.batch:
+                waiting.settle(FrameOutcome.FAILED_BACKEND)
             return
-        for frame, prediction in zip(answer.frames, answer.predictions, strict=True):
+        for waiting, prediction in zip(answer.batch, answer.predictions, strict=True):
             result = Result(
                 uuid4().hex,
-                frame,
+                waiting.frame,
                 prediction,
                 self.name,
                 self.backend.model,
-                self._config_hash,
+                self.config_hash,
                 answer.inferred_at,
                 answer.inference_s,
             )
-            route = self._routes[frame.source]
-            route.page.settle(FrameOutcome.INFERRED)
             try:
-                self._observe(route, result)
+                self._observe(waiting.route, result)
             except Exception as error:  # noqa: BLE001  (a prediction that contradicts itself: not counted by class)
                 self._events.bug(f"backend {self.name}", error)
-            for sink in route.with_pictures:
-                sink.offer(result)
-            if route.without_pictures:
-                released = result.released() if route.with_pictures else result
-                for sink in route.without_pictures:
-                    sink.offer(released)
+            waiting.route.deliver(result)
+            waiting.settle(FrameOutcome.INFERRED)
 
-    def _observe(self, route: _SourceRoute, result: Result) -> None:
+    def _observe(self, route: Route, result: Result) -> None:
         for stage_s, spent_s in zip(self._stages, result.prediction.timings, strict=True):
             stage_s.observe(spent_s)
         route.age_s.observe(result.latency_s)
@@ -262,15 +274,11 @@ class BackendRunner:
         self.ended = True
         self._on_change()
 
-    def _dropped(self, frame: Frame, reason: str) -> None:
-        self._routes[frame.source].page.settle(reason)
-
     def _fail(self, error: PenstockError) -> None:
         with self._lock:
             if self.error is not None:
                 return
             self.error = error
-        if (
-            self.tried or self.ready or not isinstance(error, ConfigError)
-        ):  # at the start the supervisor tells all of those
+        # At the start the supervisor tells all configuration errors, at a reload whatever it is.
+        if not self._trial and (self.tried or self.ready or not isinstance(error, ConfigError)):
             self._events.backend_failed(self.name, error)

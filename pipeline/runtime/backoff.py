@@ -5,9 +5,9 @@ from collections import deque
 
 
 class Backoff:
-    """Capped exponential back-off with full jitter: each delay is uniform in 0 .. min(cap, base * 2 ** tries).
+    """Capped exponential back-off with full jitter: each delay is uniform in base .. min(cap, 2 * base * 2 ** tries).
 
-    The formula is "Full Jitter" of the AWS Architecture Blog, "Exponential Backoff And Jitter" (2015).
+    The formula is "Full Jitter" of the AWS Architecture Blog, "Exponential Backoff And Jitter" (2015), above the base.
     """
 
     def __init__(self, base_s: float = 1.0, cap_s: float = 30.0, rng: random.Random | None = None) -> None:
@@ -16,11 +16,17 @@ class Backoff:
         self._rng = rng or random.Random()  # noqa: S311  (jitter, not a secret)
         self._tries = 0
 
-    def next_s(self, at_least_s: float | None = None) -> float:
-        """Seconds to wait before the next try; `at_least_s` is the other side's own wish."""
-        ceiling_s = min(self._cap_s, self._base_s * 2 ** min(self._tries, 32))
+    def next_s(self, at_least_s: float | None = None, *, longest: bool = False) -> float:
+        """Seconds to wait before the next try.
+
+        Args:
+            at_least_s: the other side's own wish.
+            longest: trying often makes it worse (a wrong password locks an account): half of the cap at least.
+        """
+        ceiling_s = self._cap_s if longest else min(self._cap_s, self._base_s * 2 ** min(self._tries + 1, 32))
+        floor_s = self._cap_s / 2 if longest else min(self._base_s, ceiling_s)
         self._tries += 1
-        return max(self._rng.uniform(0.0, ceiling_s), at_least_s or 0.0)
+        return max(self._rng.uniform(floor_s, ceiling_s), at_least_s or 0.0)
 
     def reset(self) -> None:
         """It worked: the next failure starts from the beginning."""

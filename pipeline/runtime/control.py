@@ -14,6 +14,7 @@ class ReloadOutcome:
         config_hash: of the configuration that is in force now.
         changes: what was changed, a line each, e.g. "source gate: changed (max_fps)"; empty when nothing was to do.
         problems: why nothing was changed, a line each, without secrets.
+        invalid: True when the new configuration itself is wrong; False when it is right and could not be put in force.
         conflict: True when `if_match` named another configuration than the one in force.
     """
 
@@ -21,6 +22,7 @@ class ReloadOutcome:
     config_hash: str
     changes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    invalid: bool = False
     conflict: bool = False
 
 

@@ -11,7 +11,7 @@ A frame that got lost stays in flight for ever and shows after the drain; one th
 """
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -76,6 +76,7 @@ class Page:
         self._open = 0
         self._written_off = False
         self._outcomes: dict[str, int] = {str(outcome): 0 for outcome in outcomes}
+        self._when_settled: Callable[[], None] | None = None
 
     def enter(self, count: int = 1) -> None:
         """`count` more were decoded (accepted): they are open until they are settled."""
@@ -90,6 +91,9 @@ class Page:
             if not self._written_off:
                 self._open -= count
                 self._outcomes[outcome] += count
+            settled = self._when_settled if self._open == 0 else None
+        if settled is not None:
+            settled()
 
     def enter_settled(self, outcome: str, count: int = 1) -> None:
         """`count` more were decoded (accepted) and ended in `outcome` at once."""
@@ -105,6 +109,10 @@ class Page:
             self._open = 0
             self._written_off = True
 
+    def tell_when_settled(self, callback: Callable[[], None]) -> None:
+        """From now on `callback` is called, by whoever settles, each time that nothing is open any more."""
+        self._when_settled = callback
+
     def read(self) -> Account:
         """The page as it is at this moment, in balance."""
         with self._lock:
@@ -112,13 +120,42 @@ class Page:
 
 
 class Ledger:
-    """All pages of one run. Made by the supervisor before the first thread starts; the set of pages never changes."""
+    """All pages of one run. Made by the topology; pages are added and removed by the main thread only."""
 
-    def __init__(self, sources: Iterable[str], sinks: Iterable[str]) -> None:
-        self.sources = {name: Page(name, FrameOutcome) for name in sources}
-        self.sinks = {name: Page(name, ResultOutcome) for name in sinks}
+    def __init__(self) -> None:
+        self.sources: dict[str, Page] = {}
+        self.sinks: dict[str, Page] = {}
+        self._removed_faults: list[str] = []
+
+    def source(self, name: str) -> Page:
+        """The page of this source, a new one if it has none."""
+        return self.sources.setdefault(name, Page(name, FrameOutcome))
+
+    def sink(self, name: str) -> Page:
+        """The page of this sink, a new one if it has none."""
+        return self.sinks.setdefault(name, Page(name, ResultOutcome))
+
+    def remove_source(self, name: str) -> Account:
+        """Close the page of a source that is no more; what is still open then was dropped."""
+        page = self.sources.pop(name)
+        page.write_off(FrameOutcome.DROPPED_SHUTDOWN)
+        return self._closed(page)
+
+    def remove_sink(self, name: str) -> Account:
+        """Close the page of a sink that is no more; what is still open then has failed."""
+        page = self.sinks.pop(name)
+        page.write_off(ResultOutcome.FAILED)
+        return self._closed(page)
+
+    def _closed(self, page: Page) -> Account:
+        account = page.read()
+        fault = account.fault(drained=True)
+        if fault is not None:
+            self._removed_faults.append(fault)
+        return account
 
     def faults(self, *, drained: bool) -> list[str]:
         """What does not balance, in words; empty when every frame and every result is accounted for."""
         pages = [*self.sources.values(), *self.sinks.values()]
-        return [fault for page in pages if (fault := page.read().fault(drained=drained))]
+        open_faults = [fault for page in pages if (fault := page.read().fault(drained=drained))]
+        return self._removed_faults + open_faults

@@ -1,16 +1,19 @@
 """`LaneQueue`: the one bounded queue, with a lane for each producer, closable from both ends.
 
 Contract:
-- Every item that is put is either taken by `get`, once, in its lane's order, or handed to `on_drop`, once, with a
-  reason.
+- Every item that is put is taken by `get`, once, in its lane's order; or handed to `on_drop`, once, with a reason; or
+  refused, and still the producer's.
 - A lane is bounded in items and bytes, the queue in bytes. One item always fits into an empty lane, so that a picture
   larger than the limit moves on alone instead of never.
-- `get` takes from the lanes in turn: a lane that fills fast does not starve another.
+- `get` takes from the lanes in turn: a lane that fills fast does not starve another of the same priority; lanes of a
+  higher priority come first.
 - A lane closes from its producer's end: what is in it is still taken. The queue closes from the consumer's end: what is
   in it is dropped, and producers that wait wake. After either, nothing blocks.
+- Lanes come and go while the queue is at work; it ends once it is told that no more will come.
 - No polling: whoever waits is woken.
 """
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -30,6 +33,7 @@ class LaneLimits(NamedTuple):
     when_full: WhenFull = "block"
     max_age_s: float | None = None
     own_bytes: int = 0
+    priority: int = 0
 
 
 class Drops(NamedTuple):
@@ -54,11 +58,11 @@ class _Entry(NamedTuple, Generic[T]):
 
 
 class Lane(Generic[T]):
-    """A producer's end of the queue. Made by `LaneQueue.lane`; `put` and `close` belong to one producer."""
+    """A producer's way into the queue. Made by `LaneQueue.lane`; `put` and `close` belong to one producer."""
 
     def __init__(self, queue: "LaneQueue[T]", limits: LaneLimits) -> None:
         self.limits = limits
-        self._queue = queue
+        self.queue = queue
         self._entries: deque[_Entry[T]] = deque()
         self._nbytes = 0
         self._last_nbytes = 0
@@ -68,18 +72,20 @@ class Lane(Generic[T]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def put(self, item: T, nbytes: int = 0, since: float | None = None) -> bool:
+    def put(self, item: T, nbytes: int = 0, since: float | None = None, *, wait: bool = True) -> bool:
         """Hand over an item; may wait for room when the lane's policy is `block`.
 
         Args:
             item: what to hand over.
             nbytes: bytes of memory that it holds.
             since: monotonic seconds from which its age counts; now, when left out.
+            wait: False: where it would have to wait, it goes to `on_drop` instead.
 
         Returns:
-            False when the lane or the queue is closed: the item went to `on_drop`, and no other will be taken.
+            False when the lane or the queue is closed: the item was not taken, and no other will be.
         """
-        return self._queue._put(self, _Entry(item, nbytes, self._queue._clock.monotonic() if since is None else since))
+        since = self.queue._clock.monotonic() if since is None else since
+        return self.queue._put(self, _Entry(item, nbytes, since), wait=wait)
 
     def wait_for_room(self) -> bool:
         """Wait until an item as large as the last one would fit, where the policy is `block`.
@@ -89,11 +95,20 @@ class Lane(Generic[T]):
         Returns:
             False when the lane or the queue is closed.
         """
-        return self._queue._wait_for_room(self)
+        return self.queue._wait_for_room(self)
+
+    @property
+    def closed_reason(self) -> str:
+        """Why items are refused, once they are."""
+        return self.queue._closed_reason or self.queue._drops.closed
+
+    def set_limits(self, limits: LaneLimits) -> None:
+        """From now on these hold; what is there beyond them stays until it is taken."""
+        self.queue._set_limits(self, limits)
 
     def close(self) -> None:
         """No more will come. What is in the lane is still taken. May be called again."""
-        self._queue._close_lane(self)
+        self.queue._close_lane(self)
 
 
 class LaneQueue(Generic[T]):
@@ -118,33 +133,61 @@ class LaneQueue(Generic[T]):
         self._drops = drops
         self._max_bytes = max_bytes
         self._nbytes = 0
+        self._count = 0
         self._lanes: list[Lane[T]] = []
         self._ready: deque[Lane[T]] = deque()  # lanes with entries, in the order of their next turn
         self._number = 0
+        self._finished = False
         self._closed_reason: str | None = None
 
-    def lane(self, limits: LaneLimits) -> Lane[T]:
-        """A new lane. All lanes are made before the first consumer asks, or `get` may see none and end."""
+    def lane(self, limits: LaneLimits, *, taking_over: Lane[T] | None = None) -> Lane[T]:
+        """A new lane.
+
+        Args:
+            limits: what it may hold.
+            taking_over: a lane of this queue whose place it takes: that one is closed, and what is in it comes first.
+        """
         with self._lock:
-            self._max_bytes += limits.own_bytes
             lane = Lane(self, limits)
+            self._max_bytes += limits.own_bytes
             self._lanes.append(lane)
+            if taking_over is not None:
+                self._move(taking_over, lane)
             return lane
 
-    def get(self, max_items: int = 1) -> Taken[T]:
+    def get(self, max_items: int = 1, max_wait_s: float = 0.0) -> Taken[T]:
         """Wait for items and take up to `max_items`, from the lanes in turn.
 
+        Args:
+            max_items: at most so many.
+            max_wait_s: once there is one, wait so long for as many as may be taken; no item is made stale by that.
+
         Returns:
-            Empty `items` when no more will ever come: every lane is closed and empty, or the queue is closed.
+            Empty `items` when no more will ever come: the queue is finished and all its lanes are closed and empty, or
+            it is closed.
         """
+        wait_until: float | None = None
         with self._lock:
             while True:
                 self._drop_stale()
+                wait_s: float | None = None
                 if self._ready:
-                    return self._take(max_items)
-                if self._closed_reason is not None or all(lane._closed for lane in self._lanes):
+                    now = self._clock.monotonic()
+                    wait_until = now + max_wait_s if wait_until is None else wait_until
+                    wait_s = min(wait_until, self._half_stale_at()) - now
+                    if wait_s <= 0 or self._count >= max_items or self._is_over():
+                        return self._take(max_items)
+                elif self._is_over():
                     return Taken(self._number, [])
-                self._some.wait()
+                else:
+                    wait_until = None
+                self._some.wait(wait_s)
+
+    def finish(self) -> None:
+        """No lane will be added any more: once all are closed and empty, `get` has nothing to wait for."""
+        with self._lock:
+            self._finished = True
+            self._some.notify_all()
 
     def close(self, reason: str) -> None:
         """The consumer is gone: drop what is there for `reason`, refuse what comes, wake who waits.
@@ -166,12 +209,15 @@ class LaneQueue(Generic[T]):
         """Bytes held by all lanes together."""
         return self._nbytes
 
-    # What follows runs with the lock held.
+    def __len__(self) -> int:
+        return self._count
 
-    def _put(self, lane: Lane[T], entry: _Entry[T]) -> bool:
+    # What follows runs with the lock held, or takes it first.
+
+    def _put(self, lane: Lane[T], entry: _Entry[T], *, wait: bool) -> bool:
         with self._lock:
             while self._is_open(lane) and self._is_full(lane, entry.nbytes):
-                if lane.limits.when_full == "drop_newest":
+                if lane.limits.when_full == "drop_newest" or (lane.limits.when_full == "block" and not wait):
                     self._on_drop(entry.item, self._drops.full)
                     return True
                 if lane.limits.when_full == "drop_oldest":
@@ -179,7 +225,6 @@ class LaneQueue(Generic[T]):
                 else:
                     lane._room.wait()
             if not self._is_open(lane):
-                self._on_drop(entry.item, self._closed_reason or self._drops.closed)
                 return False
             if not lane._entries and lane not in self._ready:
                 self._ready.append(lane)
@@ -187,6 +232,7 @@ class LaneQueue(Generic[T]):
             lane._nbytes += entry.nbytes
             lane._last_nbytes = entry.nbytes
             self._nbytes += entry.nbytes
+            self._count += 1
             self._some.notify()
             return True
 
@@ -198,6 +244,9 @@ class LaneQueue(Generic[T]):
 
     def _is_open(self, lane: Lane[T]) -> bool:
         return self._closed_reason is None and not lane._closed
+
+    def _is_over(self) -> bool:
+        return self._closed_reason is not None or (self._finished and all(lane._closed for lane in self._lanes))
 
     def _is_full(self, lane: Lane[T], nbytes: int) -> bool:
         if not lane._entries:
@@ -212,15 +261,19 @@ class LaneQueue(Generic[T]):
         entry = lane._entries.popleft()
         lane._nbytes -= entry.nbytes
         self._nbytes -= entry.nbytes
+        self._count -= 1
         return entry
 
     def _take(self, max_items: int) -> Taken[T]:
         items: list[T] = []
         while self._ready and len(items) < max_items:
-            lane = self._ready.popleft()
+            lane = max(self._ready, key=_priority)  # of several, the one whose turn it is
+            self._ready.remove(lane)
             items.append(self._pop(lane).item)
             if lane._entries:
                 self._ready.append(lane)
+            elif lane._closed:
+                self._forget(lane)
         taken = Taken(self._number, items)
         self._number += 1
         for lane in self._lanes:  # room in one lane may be room in all: the queue's bytes are shared
@@ -238,9 +291,44 @@ class LaneQueue(Generic[T]):
                 lane._room.notify()
             if not lane._entries:
                 self._ready.remove(lane)
+                if lane._closed:
+                    self._forget(lane)
+
+    def _half_stale_at(self) -> float:
+        """When the first of those that are next will have waited for half of the time that they may."""
+        ages = ((lane._entries[0].since, lane.limits.max_age_s) for lane in self._ready)
+        return min((since + age_s / 2 for since, age_s in ages if age_s is not None), default=math.inf)
+
+    def _set_limits(self, lane: Lane[T], limits: LaneLimits) -> None:
+        with self._lock:
+            self._max_bytes += limits.own_bytes - lane.limits.own_bytes
+            lane.limits = limits
+            lane._room.notify_all()
+
+    def _move(self, old: Lane[T], new: Lane[T]) -> None:
+        new._entries, old._entries = old._entries, new._entries
+        new._nbytes, old._nbytes = old._nbytes, 0
+        new._last_nbytes = old._last_nbytes
+        if old in self._ready:
+            self._ready[self._ready.index(old)] = new
+        self._shut(old)
 
     def _close_lane(self, lane: Lane[T]) -> None:
         with self._lock:
-            lane._closed = True
-            lane._room.notify_all()
-            self._some.notify_all()
+            self._shut(lane)
+
+    def _shut(self, lane: Lane[T]) -> None:
+        lane._closed = True
+        if not lane._entries:
+            self._forget(lane)
+        lane._room.notify_all()
+        self._some.notify_all()
+
+    def _forget(self, lane: Lane[T]) -> None:
+        if lane in self._lanes:
+            self._lanes.remove(lane)
+            self._max_bytes -= lane.limits.own_bytes
+
+
+def _priority(lane: Lane[T]) -> int:
+    return lane.limits.priority

@@ -1,15 +1,18 @@
 """`SinkRunner`: the thread and the bounded queue around one sink; it owns the sink's page of the ledger."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from pipeline.contracts.errors import ConfigError, FatalError, PenstockError, TransientError
 from pipeline.contracts.result import Result
-from pipeline.contracts.sink import Sink
+from pipeline.contracts.sink import Attentive, Sink, SourceEvent
 from pipeline.runtime.backoff import Backoff, BugAllowance
 from pipeline.runtime.context import Surroundings
 from pipeline.runtime.ledger import Page, ResultOutcome
-from pipeline.runtime.queue import Drops, LaneLimits, LaneQueue
+from pipeline.runtime.port import Port
+from pipeline.runtime.queue import Drops, Lane, LaneLimits, LaneQueue
+from pipeline.runtime.route import Delivery, Outlet, Route
+from pipeline.runtime.watch import Stage
 from pipeline.telemetry.readings import SinkReading
 
 MAX_BATCH = 64
@@ -23,18 +26,11 @@ DROPS = Drops(
 class SinkRunner:
     """Made by the topology, started and joined by the supervisor, offered results by the backend's workers.
 
-    A sink that is slow or fails loses only its own results, by its own policy, and each of them is counted.
+    A sink that is slow or fails loses only its own results, by its own policy, and each of them is counted. A `trial`
+    is given up at the first failure to open.
     """
 
-    def __init__(
-        self,
-        name: str,
-        sink: Sink,
-        *,
-        lanes: Mapping[str, LaneLimits],
-        page: Page,
-        surroundings: Surroundings,
-    ) -> None:
+    def __init__(self, name: str, sink: Sink, *, page: Page, surroundings: Surroundings, trial: bool = False) -> None:
         self.name = name
         self.sink = sink
         self.error: PenstockError | None = None
@@ -42,34 +38,66 @@ class SinkRunner:
         self.opened = False
         self.ended = False
         self._page = page
+        self._trial = trial
         self._events = surroundings.events
         self._clock = surroundings.clock
         self._on_change = surroundings.changed
         self._bugs = BugAllowance()
         self._write_s = surroundings.metrics.stage("write", sink=name)
-        self._age_s = {source: surroundings.metrics.age(source, "delivered") for source in lanes}
-        self._queue: LaneQueue[Result] = LaneQueue(
-            on_drop=lambda _, reason: page.settle(reason), drops=DROPS, clock=self._clock
-        )
-        self._lanes = {source: self._queue.lane(limits) for source, limits in lanes.items()}
+        self._routes: dict[str, Route] = {}
+        self._queue: LaneQueue[Delivery] = LaneQueue(on_drop=self._dropped, drops=DROPS, clock=self._clock)
+        self._lanes: dict[str, Lane[Delivery]] = {}
+        self._wants_events = isinstance(sink, Attentive) and sink.wants_events
+        self._busy = False
+        self._written = 0
         self._no_retry = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"sink-{name}", daemon=True)
+
+    def inherit(self, failed: "SinkRunner") -> None:
+        """Take over what waits for a sink that did not open on trial; before either is connected to anything else."""
+        self._queue, self._lanes, self._routes = failed._queue, failed._lanes, failed._routes
+
+    def connect(self, route: Route, limits: LaneLimits) -> None:
+        """Take the results of this route, too, or keep to other limits; what went to a sink of this name comes here."""
+        source = route.source
+        if source in self._lanes and route.outlets.get(self.name) is not None:
+            self._lanes[source].set_limits(limits)
+            return
+        lane = self._lanes[source] = self._queue.lane(limits)
+        self._routes[source] = route
+        outlet = route.outlets.get(self.name)
+        if outlet is not None:
+            outlet.wants_pictures = self.sink.wants_pictures
+            outlet.wants_events = self._wants_events
+            outlet.port.move(lane)
+        else:
+            outlet = Outlet(
+                Port(lane),
+                self._page,
+                wants_pictures=self.sink.wants_pictures,
+                wants_events=self._wants_events,
+            )
+            route.outlets = {**route.outlets, self.name: outlet}
+
+    def disconnect(self, route: Route) -> None:
+        """Take no more of this route's results, whichever sink of this name did; what is there is still written."""
+        self._lanes.pop(route.source, None)
+        self._routes.pop(route.source, None)
+        outlet = route.outlets.get(self.name)
+        if outlet is not None:
+            route.outlets = {name: other for name, other in route.outlets.items() if name != self.name}
+            outlet.port.close()
 
     def start(self) -> None:
         """Open the sink in its own thread, and begin to write."""
         self._thread.start()
-
-    def offer(self, result: Result) -> None:
-        """Hand over one result; waits only where the policy is `block` and the sink alive. Never raises."""
-        self._page.enter()
-        nbytes = result.prediction.nbytes + result.frame.picture.nbytes
-        self._lanes[result.frame.source].put(result, nbytes)
 
     def finish(self) -> None:
         """No more will be offered: write what is there, close the sink, end."""
         self._no_retry.set()
         for lane in self._lanes.values():
             lane.close()
+        self._queue.finish()
         if self._thread.ident is None:
             self.ended = True
 
@@ -77,6 +105,10 @@ class SinkRunner:
         """Drop what is there and end as soon as may be."""
         self._no_retry.set()
         self._queue.close(ResultOutcome.FAILED)
+
+    def watch(self) -> Stage:
+        """Whether it has work, and how much it has done."""
+        return Stage("sink", self.name, self.opened and (self._busy or len(self._queue) > 0), self._written)
 
     @property
     def threads(self) -> list[threading.Thread]:
@@ -96,7 +128,8 @@ class SinkRunner:
             self._events.bug(f"sink {self.name}", error)
             self._fail(FatalError(f"{type(error).__name__}: {error}"))
         finally:
-            self._queue.close(ResultOutcome.FAILED)
+            if self.opened or not self._trial:  # what waits for a trial that failed is another's
+                self._queue.close(ResultOutcome.FAILED)
             self._close()
             self.tried = self.ended = True
             self._on_change()
@@ -107,7 +140,7 @@ class SinkRunner:
             try:
                 self.sink.open()
             except TransientError as error:
-                if self._no_retry.is_set():
+                if self._no_retry.is_set() or self._trial:
                     self._fail(FatalError(str(error)))
                     return False
                 delay_s = backoff.next_s(error.retry_after_s)
@@ -124,6 +157,7 @@ class SinkRunner:
             else:
                 self._events.sink_ready(self.name)
                 self.opened = True
+                self._trial = False
                 self._set_tried()
                 return True
 
@@ -131,15 +165,26 @@ class SinkRunner:
         # A batch of pictures would double what the queue may hold.
         max_items = 1 if self.sink.wants_pictures else MAX_BATCH
         while self.error is None:
-            results = self._queue.get(max_items).items
-            if not results:
+            items = self._queue.get(max_items).items
+            if not items:
                 return
-            self._write(results)
+            self._busy = True
+            for results, event in _runs(items):
+                self._write(results, event)
+            self._busy = False
+            self._written += 1
 
-    def _write(self, results: Sequence[Result]) -> None:
+    def _write(self, results: Sequence[Result], event: SourceEvent | None) -> None:
+        """Hand over results, or one event; nothing more once it has failed for good."""
+        if self.error is not None:
+            self._page.settle(ResultOutcome.FAILED, len(results))
+            return
         began_at = self._clock.monotonic()
         try:
-            self.sink.write(results)
+            if event is None:
+                self.sink.write(results)
+            elif isinstance(self.sink, Attentive):
+                self.sink.notice(event)
         except TransientError as error:
             self._events.sink_write_failed(self.name, len(results), error)
         except (FatalError, ConfigError) as error:
@@ -152,7 +197,9 @@ class SinkRunner:
             now = self._clock.monotonic()
             self._write_s.observe(now - began_at)
             for result in results:
-                self._age_s[result.frame.source].observe(max(0.0, now - result.frame.decoded_at))
+                route = self._routes.get(result.frame.source)
+                if route is not None:  # not removed in the meantime
+                    route.delivered_age_s.observe(max(0.0, now - result.frame.decoded_at))
             self._page.settle(ResultOutcome.DELIVERED, len(results))
             return
         self._page.settle(ResultOutcome.FAILED, len(results))
@@ -169,9 +216,29 @@ class SinkRunner:
     def _fail(self, error: PenstockError) -> None:
         if self.error is None:
             self.error = error
-            if self.tried or not isinstance(error, ConfigError):  # at the start the supervisor tells all of those
+            # At the start the supervisor tells all configuration errors, at a reload whatever it is.
+            if not self._trial and (self.tried or not isinstance(error, ConfigError)):
                 self._events.sink_failed(self.name, error)
 
     def _set_tried(self) -> None:
         self.tried = True
         self._on_change()
+
+    def _dropped(self, item: Delivery, reason: str) -> None:
+        if isinstance(item, Result):
+            self._page.settle(reason)
+
+
+def _runs(items: Sequence[Delivery]) -> Iterator[tuple[list[Result], SourceEvent | None]]:
+    """The results in batches as long as may be, each event alone, all in their order."""
+    results: list[Result] = []
+    for item in items:
+        if isinstance(item, Result):
+            results.append(item)
+            continue
+        if results:
+            yield results, None
+        results = []
+        yield results, item
+    if results:
+        yield results, None

@@ -1,10 +1,18 @@
 """What the pipeline says of itself: alive, ready, and the whole status as JSON-ready data."""
 
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from pipeline.contracts.clock import Clock
+from pipeline.contracts.errors import SourceErrorCode
 from pipeline.runtime.supervisor import Supervisor
 from pipeline.telemetry.readings import SourceState
+
+STUCK_S = 30.0
+"""A stage that has had work for so long and made no progress is not coming back."""
+
+_GIVING = (SourceState.RUNNING, SourceState.ENDED)
+_BRIEF = ("name", "state", "code", "last_frame_age_s", "required")
 
 
 class Check(NamedTuple):
@@ -16,40 +24,65 @@ class Check(NamedTuple):
 
 
 class Status:
-    """Made by the app for one supervisor; asked by the HTTP server, in the main thread."""
+    """Made by the app for one supervisor; asked by the HTTP server, in the main thread.
 
-    def __init__(self, supervisor: Supervisor, version: str, clock: Clock) -> None:
+    `redact` takes secrets out of what components say.
+    """
+
+    def __init__(
+        self, supervisor: Supervisor, version: str, clock: Clock, redact: Callable[[str], str] = lambda text: text
+    ) -> None:
         self._supervisor = supervisor
         self._version = version
         self._clock = clock
+        self._redact = redact
         self._began_at = clock.monotonic()
 
     def live(self) -> list[Check]:
-        """Is the process worth keeping? The loop answers, and no core worker has failed for good."""
-        topology = self._supervisor.topology
+        """Is the process worth keeping? The loop answers, and no core worker has failed for good or is stuck."""
+        supervisor = self._supervisor
+        stuck = supervisor.watch.stuck(STUCK_S)
         return [
-            Check(f"backend {backend.name}", backend.error is None, str(backend.error or ""))
-            for backend in topology.backends.values()
+            *(
+                Check(f"backend {backend.name}", backend.error is None, self._text(backend.error) or "")
+                for backend in supervisor.topology.backends.values()
+            ),
+            Check("progress", not stuck, f"has work and does not move: {', '.join(stuck)}"),
         ]
 
     def ready(self) -> list[Check]:
-        """Can it do its work? Backends warm, sinks open, a source that has not failed, not stopping, not over."""
+        """Can it do its work? Backends warm, sinks open, required sources running, not stopping, not over."""
         topology = self._supervisor.topology
-        sources = topology.sources.values()
+        configured = self._supervisor.settings.sources
         return [
             *(
-                Check(f"backend {name}", backend.ready and backend.error is None, str(backend.error or "not warm yet"))
+                Check(
+                    f"backend {name}",
+                    backend.ready and backend.error is None,
+                    self._text(backend.error) or "not warm yet",
+                )
                 for name, backend in topology.backends.items()
             ),
             *(
-                Check(f"sink {name}", sink.opened and sink.error is None, str(sink.error or "not open yet"))
+                Check(f"sink {name}", sink.opened and sink.error is None, self._text(sink.error) or "not open yet")
                 for name, sink in topology.sinks.items()
             ),
             Check(
-                "sources", not all(source.state is SourceState.FAILED for source in sources), "every source has failed"
+                "sources",
+                not all(source.state is SourceState.FAILED for source in topology.sources.values()),
+                "every source has failed",
+            ),
+            *(
+                Check(f"source {name}", source.state in _GIVING, f"required, and {source.state.value}")
+                for name, source in topology.sources.items()
+                if name in configured and configured[name].required
             ),
             Check("running", not self._supervisor.stopping, "stopping, or all sources have ended"),
         ]
+
+    def brief_sources(self) -> list[dict[str, Any]]:
+        """For each source what a probe wants to know."""
+        return [{key: source[key] for key in _BRIEF} for source in self._sources()]
 
     def whole(self) -> dict[str, Any]:
         """Everything: sources, backends and sinks with their counts."""
@@ -59,25 +92,13 @@ class Status:
             "config_hash": supervisor.settings.config_hash,
             "uptime_s": round(self._clock.monotonic() - self._began_at, 3),
             "stopping": supervisor.stopping,
-            "sources": [
-                {
-                    "name": reading.name,
-                    "state": reading.state.value,
-                    "error": _text(supervisor.topology.sources[reading.name].error),
-                    "decoded": reading.decoded,
-                    "outcomes": dict(reading.outcomes),
-                    "in_flight": reading.in_flight,
-                    "queued": reading.queued,
-                    "last_frame_at": reading.last_frame_at,
-                }
-                for reading in supervisor.read_sources()
-            ],
+            "sources": list(self._sources()),
             "backends": [
                 {
                     "name": name,
                     "model": backend.backend.model,
                     "ready": backend.ready,
-                    "error": _text(backend.error),
+                    "error": self._text(backend.error),
                 }
                 for name, backend in supervisor.topology.backends.items()
             ],
@@ -85,15 +106,44 @@ class Status:
                 {
                     "name": reading.name,
                     "open": supervisor.topology.sinks[reading.name].opened,
-                    "error": _text(supervisor.topology.sinks[reading.name].error),
+                    "error": self._text(supervisor.topology.sinks[reading.name].error),
                     "accepted": reading.accepted,
                     "outcomes": dict(reading.outcomes),
                     "pending": reading.pending,
                 }
                 for reading in supervisor.read_sinks()
+                if reading.name in supervisor.topology.sinks
             ],
         }
 
+    def _sources(self) -> Iterator[dict[str, Any]]:
+        settings, topology = self._supervisor.settings, self._supervisor.topology
+        for reading in self._supervisor.read_sources():
+            runner, config = topology.sources.get(reading.name), settings.sources.get(reading.name)
+            if runner is None or config is None:  # it is just being removed
+                continue
+            silent_s = runner.silent_s
+            yield {
+                "name": reading.name,
+                "type": config.type,
+                "state": reading.state.value,
+                "code": None if runner.error is None else (runner.error.code or SourceErrorCode.INTERNAL).value,
+                "error": self._text(runner.error),
+                "content": reading.content.value,
+                "required": config.required,
+                "backend": settings.backend_of(reading.name),
+                "last_frame_at": reading.last_frame_at,
+                "last_frame_age_s": None if silent_s is None else round(silent_s, 3),
+                "decoded": reading.decoded,
+                "outcomes": dict(reading.outcomes),
+                "in_flight": reading.in_flight,
+                "queued": reading.queued,
+                "queue_capacity": reading.queue_capacity,
+                "details": {
+                    key: self._redact(value) if isinstance(value, str) else value
+                    for key, value in runner.details().items()
+                },
+            }
 
-def _text(error: object) -> str | None:
-    return None if error is None else str(error)
+    def _text(self, error: object) -> str | None:
+        return None if error is None else self._redact(str(error))

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,16 +11,21 @@ from pipeline.config.settings import ConfigProblems, Settings
 from pipeline.contracts.clock import Clock
 from pipeline.contracts.errors import ConfigError
 from pipeline.runtime import memory
-from pipeline.runtime.context import MainLoop
+from pipeline.runtime.context import MainLoop, Surroundings
 from pipeline.runtime.ledger import Account, FrameOutcome, ResultOutcome
+from pipeline.runtime.reload import Reload, ReloadError
 from pipeline.runtime.source_runner import SourceRunner
-from pipeline.runtime.topology import Runner, Topology, build
+from pipeline.runtime.topology import Runner, Topology
+from pipeline.runtime.watch import Watch
 from pipeline.telemetry.events import Events
 from pipeline.telemetry.metrics import Metrics
 from pipeline.telemetry.readings import SinkReading, SourceReading, SourceState
 
 GRACE_S = 2.0
 """After everything was abandoned, so long is waited for the threads to notice."""
+
+TICK_S = 0.5
+"""How often is looked for what is stuck, silent or over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +66,22 @@ class Supervisor:
     """Made and run once, in the main thread; its methods are called there only, the threads notify through the loop."""
 
     def __init__(self, settings: Settings, *, events: Events, metrics: Metrics, clock: Clock) -> None:
-        self.settings = settings
         self._events = events
+        self._metrics = metrics
         self._clock = clock
         self._loop = MainLoop()
         self._changed = asyncio.Event()
+        self._changing = asyncio.Lock()
         self._stop_asked = False
         self._draining = False
         self._over = False
         self._abandoned = False
         self._deadline: float | None = None  # monotonic; None: there is all the time in the world
-        self.topology: Topology = build(
-            settings, loop=self._loop, changed=self._changed, events=events, metrics=metrics, clock=clock
-        )
+        self.started = asyncio.Event()
+        """Set once sinks are open, backends warm (or tried) and sources started."""
+        self.watch = Watch(events)
+        surroundings = Surroundings(events, metrics, clock, lambda: self._loop.notify(self._changed))
+        self.topology = Topology(settings, loop=self._loop, surroundings=surroundings)
         metrics.set_config_hash(settings.config_hash)
         metrics.read_from(self)
 
@@ -86,6 +94,15 @@ class Supervisor:
     def read_sinks(self) -> Iterable[SinkReading]:
         """All sinks at this moment."""
         return [sink.read() for sink in self.topology.sinks.values()]
+
+    def read_stuck(self) -> Mapping[tuple[str, str], float]:
+        """For how long each stage has had work and made no progress."""
+        return self.watch.read()
+
+    @property
+    def settings(self) -> Settings:
+        """The configuration in force."""
+        return self.topology.settings
 
     @property
     def stopping(self) -> bool:
@@ -114,11 +131,15 @@ class Supervisor:
         """
         self._loop.attach()
         started = False
+        ticking = asyncio.create_task(self._tick())
         try:
             if started := await self._start():
+                self.started.set()
                 await self._until(self._sources_over, give_up=lambda: self._stop_asked or self._is_pointless())
         finally:
-            await self._shut_down()
+            async with self._changing:  # a reload that is under way gives up, or is finished
+                await self._shut_down()
+            ticking.cancel()
         self._over = True
         if not started:
             self._raise_config_errors()
@@ -148,7 +169,7 @@ class Supervisor:
             return False
         memory.give_back()
         for source in sources:
-            source.start()
+            source.start(self.topology.new_port(self.settings, source.name))
         return True
 
     def _is_hopeless(self) -> bool:
@@ -161,6 +182,68 @@ class Supervisor:
 
     def _sources_over(self) -> bool:
         return all(source.ended for source in self.topology.sources.values())
+
+    async def _tick(self) -> None:
+        """Look now and then for what nobody tells: that something does not happen."""
+        while True:
+            topology = self.topology
+            for source in topology.sources.values():
+                source.check_silence()
+            self.watch.look(topology.stages(), self._clock.monotonic())
+            topology.sweep()
+            await asyncio.sleep(TICK_S)
+
+    async def until_warm(self) -> bool:
+        """Wait until all backends are warm and all sinks open; False when it is stopped before."""
+
+        def warm() -> bool:
+            topology = self.topology
+            backends, sinks = topology.backends.values(), topology.sinks.values()
+            return self.started.is_set() and all(b.ready for b in backends) and all(s.opened for s in sinks)
+
+        await self._until(warm, give_up=lambda: self.stopping)
+        return warm() and not self.stopping
+
+    # Change
+
+    async def apply(self, new: Settings) -> list[str]:
+        """Put another configuration in force; changes follow each other.
+
+        Returns:
+            What was changed, a line each.
+
+        Raises:
+            ReloadError: it cannot be; everything is as it was.
+        """
+        async with self._changing:
+            if self.stopping or not self.started.is_set():
+                raise ReloadError(["the pipeline is stopping" if self.stopping else "the pipeline is still starting"])
+            reload = Reload(self.topology, new, self._within)
+            await reload.carry_out()
+            self._metrics.set_config_hash(new.config_hash)
+            self._changed.set()
+            return reload.plan.lines()
+
+    async def _within(self, done: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait until it is so, at most so long, and not while stopping."""
+        deadline = self._clock.monotonic() + timeout_s
+        while not done():
+            self._changed.clear()
+            left_s = deadline - self._clock.monotonic()
+            if done() or left_s <= 0 or self._stop_asked:
+                break
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), left_s)
+        return done()
+
+    def replace_source(self, name: str) -> None:
+        """Begin a source anew that has ended or failed, or a file from its beginning."""
+        old = self.topology.sources[name]
+        new = self.topology.sources[name] = self.topology.make_source(self.settings, name)
+        old.stop()
+        new.start(self.topology.new_port(self.settings, name, replaces=old))
+        old.close_lane()
+        self.topology.let_go(old)
 
     # Shut down
 
@@ -182,13 +265,13 @@ class Supervisor:
         await self._until(lambda: all(backend.ended for backend in backends), give_up=self._is_late)
         for sink in sinks:
             sink.finish()
-        await self._until(lambda: all(sink.ended for sink in sinks), give_up=self._is_late)
+        await self._until(self._all_over, give_up=self._is_late)
         if not self._abandoned and not self._all_over():
             self._abandon(f"not drained within {self.settings.shutdown_timeout_s:g} s")
         if self._abandoned:
             await self._until(self._all_over, give_up=self._is_late)
             self._write_off()
-        for runner in self.topology.runners:
+        for runner in (*self.topology.runners, *self.topology.leaving):
             for thread in _started_threads(runner):
                 thread.join(GRACE_S if runner.ended else 0.0)
 
@@ -204,7 +287,7 @@ class Supervisor:
             source.close_lane()
 
     def _all_over(self) -> bool:
-        return all(runner.ended for runner in self.topology.runners)
+        return all(runner.ended for runner in (*self.topology.runners, *self.topology.leaving))
 
     def _set_deadline(self, seconds: float) -> None:
         """Leave so much time from now, unless a deadline was set before."""
@@ -217,7 +300,7 @@ class Supervisor:
         self._abandoned = True
         self._deadline = self._clock.monotonic() + GRACE_S
         self._events.abandoning(why)
-        for runner in self.topology.runners:
+        for runner in (*self.topology.runners, *self.topology.leaving):
             runner.abandon()
         self._changed.set()
 
@@ -259,7 +342,9 @@ class Supervisor:
 
     def _report(self) -> Report:
         topology = self.topology
-        threads = [thread for runner in topology.runners for thread in _started_threads(runner)]
+        topology.sweep()
+        runners = [*topology.runners, *topology.leaving]
+        threads = [thread for runner in runners for thread in _started_threads(runner)]
         late = [thread.name for thread in threads if thread.is_alive()]
         faults = topology.ledger.faults(drained=True)
         if late:

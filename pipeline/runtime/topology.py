@@ -1,7 +1,6 @@
-"""`Topology`: the one place that knows who is connected to whom; made from the settings, before any thread starts."""
+"""`Topology`: the one place that knows who is connected to whom; builds it at the start and at a reload alike."""
 
-import asyncio
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pipeline.config.settings import Settings
 from pipeline.contracts.clock import Clock
@@ -10,12 +9,12 @@ from pipeline.contracts.source import Source
 from pipeline.runtime.backend_runner import BackendRunner
 from pipeline.runtime.context import MainLoop, RunContext, Surroundings
 from pipeline.runtime.ledger import Ledger
+from pipeline.runtime.port import Port
 from pipeline.runtime.queue import LaneLimits
-from pipeline.runtime.sampling import Sampler
+from pipeline.runtime.route import Route, Waiting
 from pipeline.runtime.sink_runner import SinkRunner
-from pipeline.runtime.source_runner import SourceRunner
-from pipeline.telemetry.events import Events
-from pipeline.telemetry.metrics import Metrics
+from pipeline.runtime.source_runner import Handling, SourceRunner
+from pipeline.runtime.watch import Stage
 
 MIB = 1 << 20
 FILE_LANE = QueueConfig(max_frames=4, max_bytes=32 * MIB, when_full="block")
@@ -23,79 +22,175 @@ LIVE_LANE = QueueConfig(max_frames=2, max_bytes=32 * MIB, when_full="drop_oldest
 PICTURE_QUEUE = QueueConfig(max_frames=4, max_bytes=32 * MIB)
 RESULT_QUEUE = QueueConfig(max_frames=512, max_bytes=32 * MIB)
 
-
 Runner = SourceRunner | BackendRunner | SinkRunner
 
 
-@dataclass(frozen=True, slots=True)
-class Topology:
-    """The runners of one pipeline, by name, and the ledger that they write in."""
+class _Leaving(NamedTuple):
+    runner: Runner
+    forget: bool
 
-    ledger: Ledger
-    sources: dict[str, SourceRunner]
-    backends: dict[str, BackendRunner]
-    sinks: dict[str, SinkRunner]
+
+class Topology:
+    """The runners of one pipeline, by name, and the ledger that they write in. Belongs to the main thread.
+
+    `make_...` builds a component and its runner, opens nothing and connects nothing; at a reload what is made may be
+    thrown away again.
+    """
+
+    def __init__(self, settings: Settings, *, loop: MainLoop, surroundings: Surroundings) -> None:
+        self.settings = settings
+        self.ledger = Ledger()
+        self.routes: dict[str, Route] = {}
+        self.sources: dict[str, SourceRunner] = {}
+        self.backends: dict[str, BackendRunner] = {}
+        self.sinks: dict[str, SinkRunner] = {}
+        self._leaving: list[_Leaving] = []
+        self._loop = loop
+        self._surroundings = surroundings
+        for name in settings.sources:
+            self.add_route(name)
+            self.sources[name] = self.make_source(settings, name)
+        for name in settings.sinks:
+            self.sinks[name] = self.make_sink(settings, name)
+        for name in settings.backends:
+            self.backends[name] = self.make_backend(settings, name)
+        for name in self.sinks:
+            self.connect_sink(settings, name)
+
+    @property
+    def clock(self) -> Clock:
+        """The clocks that all of them use."""
+        return self._surroundings.clock
 
     @property
     def runners(self) -> list[Runner]:
-        """All of them."""
+        """All of them, but for those that are leaving."""
         return [*self.sources.values(), *self.backends.values(), *self.sinks.values()]
 
+    def stages(self) -> list[Stage]:
+        """What has work to do, for the watchdog."""
+        return [runner.watch() for runner in self.runners if not isinstance(runner, SourceRunner)]
 
-def build(
-    settings: Settings, *, loop: MainLoop, changed: asyncio.Event, events: Events, metrics: Metrics, clock: Clock
-) -> Topology:
-    """Make every component and connect them; opens nothing.
+    def add_route(self, source: str) -> None:
+        """The way of a source's frames and results, if it has none yet."""
+        if source not in self.routes:
+            self.routes[source] = Route(source, self.ledger.source(source), self._surroundings.metrics)
+            self.routes[source].page.tell_when_settled(self._surroundings.changed)
 
-    Args:
-        settings: what to build.
-        loop: for the components' coroutines.
-        changed: set whenever a runner's state changes.
-        events: where the runners tell what happens.
-        metrics: where they measure.
-        clock: the clocks that they use.
-    """
-
-    def context(kind: str, name: str) -> RunContext:
-        return RunContext(kind, name, clock, settings.data_dir, loop, events)
-
-    surroundings = Surroundings(events, metrics, clock, lambda: loop.notify(changed))
-    ledger = Ledger(settings.sources, settings.sinks)
-    sources = {name: config.build(context("source", name)) for name, config in settings.sources.items()}
-    sinks = {}
-    for name, config in settings.sinks.items():
-        sink = config.build(context("sink", name))
-        usual = PICTURE_QUEUE if sink.wants_pictures else RESULT_QUEUE
-        lanes = {source: _limits(config.queue, usual, sources[source]) for source in settings.sources_of(name)}
-        sinks[name] = SinkRunner(name, sink, lanes=lanes, page=ledger.sinks[name], surroundings=surroundings)
-    backends = {}
-    for name, backend_config in settings.backends.items():
-        routes = {
-            source: (page, [sinks[sink] for sink in sinks if source in settings.sources_of(sink)])
-            for source, page in ledger.sources.items()
-            if settings.backend_of(source) == name
-        }
-        backends[name] = BackendRunner(
-            name,
-            backend_config.build(context("backend", name)),
-            routes=routes,
-            config_hash=settings.config_hash,
-            surroundings=surroundings,
-        )
-    runners = {}
-    for name, source in sources.items():
-        source_config = settings.sources[name]
-        usual = LIVE_LANE if source.live else FILE_LANE
-        limits = _limits(source_config.queue, usual, source, source_config.max_staleness_s)
-        runners[name] = SourceRunner(
+    def make_source(self, settings: Settings, name: str) -> SourceRunner:
+        """A source with its route."""
+        config = settings.sources[name]
+        source = config.build(self._context("source", name, settings))
+        return SourceRunner(
             name,
             source,
-            lane=backends[settings.backend_of(name)].queue.lane(limits),
-            page=ledger.sources[name],
-            sampler=Sampler(source_config.stride, source_config.max_fps),
-            surroundings=surroundings,
+            route=self.routes[name],
+            handling=Handling.of(config, source),
+            surroundings=self._surroundings,
         )
-    return Topology(ledger, runners, backends, sinks)
+
+    def make_backend(self, settings: Settings, name: str, *, trial: bool = False) -> BackendRunner:
+        """A backend without any lane."""
+        config = settings.backends[name]
+        return BackendRunner(
+            name,
+            config.build(self._context("backend", name, settings)),
+            config_hash=settings.config_hash,
+            surroundings=self._surroundings,
+            max_wait_s=config.max_wait_s,
+            trial=trial,
+        )
+
+    def make_sink(self, settings: Settings, name: str, *, trial: bool = False) -> SinkRunner:
+        """A sink that is connected to no route."""
+        sink = settings.sinks[name].build(self._context("sink", name, settings))
+        return SinkRunner(name, sink, page=self.ledger.sink(name), surroundings=self._surroundings, trial=trial)
+
+    def connect_sink(self, settings: Settings, name: str) -> None:
+        """Connect a sink with the routes that it shall have, and with no other."""
+        wanted = settings.sources_of(name)
+        for source, route in self.routes.items():
+            if source not in self.sources:  # it is leaving: what is under way still arrives
+                if name in route.outlets:
+                    self.sinks[name].connect(route, route.outlets[name].port.lane.limits)
+            elif source in wanted:
+                self.sinks[name].connect(route, self._sink_limits(settings, name, source))
+            else:
+                self.sinks[name].disconnect(route)
+
+    def new_port(self, settings: Settings, source: str, *, replaces: SourceRunner | None = None) -> Port[Waiting]:
+        """A port into the backend of a source; takes over what `replaces` has waiting there."""
+        queue = self.backends[settings.backend_of(source)].queue
+        limits = self._source_limits(settings, source)
+        old = replaces.port.lane if replaces is not None and replaces.port is not None else None
+        return Port(queue.lane(limits, taking_over=old if old is not None and old.queue is queue else None))
+
+    def move_port(self, settings: Settings, runner: SourceRunner) -> None:
+        """Let the frames of a source go to the backend that stands under its name now."""
+        if runner.port is not None and not runner.ended:
+            queue = self.backends[settings.backend_of(runner.name)].queue
+            runner.port.move(queue.lane(self._source_limits(settings, runner.name)))
+
+    # What is no longer wanted
+
+    def remove_sink(self, name: str) -> SinkRunner:
+        """Take a sink out; what it has is still written."""
+        for route in self.routes.values():
+            self.sinks[name].disconnect(route)
+        return self.sinks.pop(name)
+
+    def forget_route(self, source: str) -> None:
+        """Close the books of a source that was removed; what is still under way is dropped and counted."""
+        route = self.routes.pop(source, None)
+        if route is not None:
+            for sink in self.sinks.values():
+                sink.disconnect(route)
+            self.ledger.remove_source(source)
+
+    def let_go(self, runner: Runner, *, forget: bool = False) -> None:
+        """Remember a runner that was told to end until it has; `forget`: and then its name, with all its numbers."""
+        self._leaving.append(_Leaving(runner, forget))
+
+    @property
+    def leaving(self) -> list[Runner]:
+        """The runners that were told to end and have not."""
+        return [leaving.runner for leaving in self._leaving]
+
+    def sweep(self) -> None:
+        """Forget the runners that have ended since; called now and then."""
+        self._leaving = [leaving for leaving in self._leaving if not self._is_gone(leaving)]
+
+    def _is_gone(self, leaving: "_Leaving") -> bool:
+        runner, metrics = leaving.runner, self._surroundings.metrics
+        if not runner.ended or any(thread.is_alive() for thread in runner.threads):
+            return False
+        if not leaving.forget:
+            return True
+        if isinstance(runner, SourceRunner) and runner.name not in self.sources:
+            route = self.routes.get(runner.name)
+            if route is not None and route.page.read().open:
+                return False
+            self.forget_route(runner.name)
+            metrics.forget(source=runner.name)
+        elif isinstance(runner, BackendRunner) and runner.name not in self.backends:
+            metrics.forget(backend=runner.name)
+        elif isinstance(runner, SinkRunner) and runner.name not in self.sinks:
+            self.ledger.remove_sink(runner.name)
+            metrics.forget(sink=runner.name)
+        return True
+
+    def _context(self, kind: str, name: str, settings: Settings) -> RunContext:
+        return RunContext(kind, name, self.clock, settings.data_dir, self._loop, self._surroundings.events)
+
+    def _source_limits(self, settings: Settings, name: str) -> LaneLimits:
+        config, source = settings.sources[name], self.sources[name].source
+        usual = LIVE_LANE if source.live else FILE_LANE
+        limits = _limits(config.queue, usual, source, config.max_staleness_s)
+        return limits._replace(priority=config.priority)
+
+    def _sink_limits(self, settings: Settings, name: str, source: str) -> LaneLimits:
+        usual = PICTURE_QUEUE if self.sinks[name].sink.wants_pictures else RESULT_QUEUE
+        return _limits(settings.sinks[name].queue, usual, self.sources[source].source)
 
 
 def _limits(configured: QueueConfig, usual: QueueConfig, source: Source, max_age_s: float | None = None) -> LaneLimits:

@@ -2,15 +2,21 @@
 
 import asyncio
 import errno
-from collections.abc import Callable, Mapping, Sequence
+import ssl
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
 
 from pipeline.contracts.errors import ConfigError
+from pipeline.server.access import Access, DeniedError
+from pipeline.server.desk import Desk
 from pipeline.server.guard import FIXED_HEADERS, error_response, make_guard, set_fixed_headers
-from pipeline.server.routes import ROUTES, Health, Route, Views
+from pipeline.server.openapi import document, index, plain_path
+from pipeline.server.routes import ROUTES, Route
+from pipeline.server.views import Commands, Health, Views
+from pipeline.telemetry.events import Events
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,22 +27,40 @@ class Limits:
         idle_s: a connection without a whole request header is closed after this long; aiohttp rounds it up to a full
             second of its clock, so that 14 keeps the promise of 15.
         deadline_s: how long one request may take in all.
+        handshake_s: how long a client may take to agree on TLS.
         linger_s: how long the rest of a body that nobody asked for is read, before the connection is closed.
         close_s: how long a request that is being answered may hold up `close`.
         connections: those over it are closed at once.
         body_bytes: the longest body that is read.
+        order_s: how long an answer waits for the end of an order; it is carried out to its end in any case.
     """
 
     idle_s: float = 14.0
     deadline_s: float = 15.0
+    handshake_s: float = 5.0
     linger_s: float = 2.0
     close_s: float = 0.5
     connections: int = 256
     body_bytes: int = 65_536
+    order_s: float = 120.0
 
 
 class Server:
-    """Serves metrics, health and status. Made and used on the main loop; `start` and `close` once each."""
+    """Serves metrics, health and status, and takes orders. Made and used on the main loop; `start` and `close` once.
+
+    Args:
+        address: host and port.
+        metrics: see `Views`, as the next three.
+        status: see there.
+        live: see there.
+        ready: see there.
+        commands: who carries out orders; left out: nobody does.
+        access: who may ask; left out: everybody who can reach it.
+        hosts: names that this machine goes by besides its addresses, localhost and the host in `address`.
+        tls: certificate and key; left out: plain HTTP.
+        version: of Penstock.
+        limits: for tests.
+    """
 
     def __init__(
         self,
@@ -46,11 +70,21 @@ class Server:
         status: Callable[[], Mapping[str, Any]],
         live: Callable[[], Health],
         ready: Callable[[], Health],
+        commands: Commands | None = None,
+        access: Access | None = None,
+        hosts: Sequence[str] = (),
+        tls: ssl.SSLContext | None = None,
+        version: str = "unknown",
         limits: Limits | None = None,
     ) -> None:
         self._host, self._port = address
         self._limits = limits or Limits()
-        self._views = Views(metrics, status, live, ready)
+        self._access = access or Access()
+        self._commands = commands or Commands()
+        self._desk = Desk(Views(metrics, status, live, ready), self._commands, self._access, self._limits.order_s)
+        self._hosts = frozenset(name.lower() for name in (self._host, *hosts))
+        self._tls = tls
+        self._version = version
         self._runner: web.AppRunner | None = None
         self._listening: asyncio.Server | None = None
 
@@ -63,7 +97,7 @@ class Server:
     def url(self) -> str:
         """`http://127.0.0.1:9464`."""
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._port}"
+        return f"{'http' if self._tls is None else 'https'}://{host}:{self._port}"
 
     async def start(self) -> None:
         """Listen; when it returns, requests are answered.
@@ -72,8 +106,9 @@ class Server:
             ConfigError: with `key="server.listen"`: the address cannot be had.
         """
         limits = self._limits
+        self._desk.describe(index(ROUTES, self._version), self._document)
         runner = web.AppRunner(
-            make_app(self._views, self._host, limits),
+            make_app(self._desk, self._access, self._hosts, limits, events=self._commands.events),
             handle_signals=False,
             access_log=None,
             keepalive_timeout=limits.idle_s,
@@ -92,7 +127,14 @@ class Server:
             return _Refusal() if full else _Connection(serve, loop=loop, **_handler_options(limits))
 
         try:
-            self._listening = await loop.create_server(connection, self._host, self._port, reuse_address=True)
+            self._listening = await loop.create_server(
+                connection,
+                self._host,
+                self._port,
+                reuse_address=True,
+                ssl=self._tls,
+                ssl_handshake_timeout=None if self._tls is None else limits.handshake_s,
+            )
         except OSError as error:
             await runner.cleanup()
             self._runner = None
@@ -105,9 +147,14 @@ class Server:
             self._listening.close()
         if self._runner is not None:
             await self._runner.cleanup()
+        self._desk.close()
         if self._listening is not None:
             await self._listening.wait_closed()
         self._listening = self._runner = None
+
+    def _document(self) -> Mapping[str, Any]:
+        source_schema = self._commands.source_schema
+        return document(ROUTES, self._version, {"type": "object"} if source_schema is None else source_schema())
 
     def _refused(self, error: OSError) -> str:
         where = f"cannot listen on {self._host} port {self._port}"
@@ -118,18 +165,34 @@ class Server:
         return f"{where}: this machine has no such address, or it cannot be used"
 
 
-def make_app(views: Views, host: str, limits: Limits, routes: Sequence[Route] = ROUTES) -> web.Application:
+def make_app(
+    desk: Desk,
+    access: Access,
+    hosts: Collection[str],
+    limits: Limits,
+    *,
+    events: Events | None = None,
+    routes: Sequence[Route] = ROUTES,
+) -> web.Application:
     """The application that serves `routes`, and nothing else."""
-    app = web.Application(middlewares=[make_guard(host, limits.deadline_s)], client_max_size=limits.body_bytes)
+    app = web.Application(middlewares=[make_guard(hosts, limits.deadline_s)], client_max_size=limits.body_bytes)
     app.on_response_prepare.append(set_fixed_headers)
     for route in routes:
-        app.router.add_get(route.path, _handler(route, views))
+        app.router.add_route(route.method, route.path, _handler(route, desk, access, events))
+        if route.method == "GET":
+            app.router.add_route("HEAD", route.path, _handler(route, desk, access, events))
     return app
 
 
-def _handler(route: Route, views: Views) -> Callable[[web.Request], Any]:
+def _handler(route: Route, desk: Desk, access: Access, events: Events | None) -> Callable[[web.Request], Any]:
     async def handle(request: web.Request) -> web.Response:
-        return route.answer(views, request)
+        try:
+            who = access.admit(request, route.scope)
+        except DeniedError as error:
+            if events is not None and route.scope == "control":
+                events.order_denied(error.who or f"somebody at {request.remote}", plain_path(route), error.reason)
+            raise
+        return await route.answer(desk, request, who)
 
     return handle
 

@@ -5,15 +5,18 @@ import ipaddress
 import logging
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from http import HTTPStatus
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from pipeline.contracts.clock import SystemClock
-from pipeline.server.routes import json_response
-from pipeline.telemetry.logs import LOGGER, Limiter
+from pipeline.server.access import DeniedError
+from pipeline.server.desk import DEADLINE, WrongError
+from pipeline.server.views import json_response
+from pipeline.telemetry.limits import Limiter
+from pipeline.telemetry.logs import LOGGER
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -22,11 +25,11 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 FIXED_HEADERS = {"Server": "penstock", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 
 
-def make_guard(host: str, deadline_s: float) -> Middleware:
+def make_guard(hosts: Collection[str], deadline_s: float) -> Middleware:
     """The middleware around every handler.
 
     Args:
-        host: the name or address that is listened on.
+        hosts: the names, in lower case, that this machine goes by besides its addresses and localhost.
         deadline_s: how long a request may take in all: its body, the answer, and the client's reading of it. aiohttp
             itself waits for ever for each of them.
     """
@@ -36,8 +39,9 @@ def make_guard(host: str, deadline_s: float) -> Middleware:
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
-            async with asyncio.timeout(deadline_s):
-                response = await _answer(request, handler, host, bugs)
+            async with asyncio.timeout(deadline_s) as deadline:
+                request[DEADLINE] = deadline
+                response = await _answer(request, handler, hosts, bugs)
                 # Sent from here, so that the deadline holds for a client that does not read, too.
                 await response.prepare(request)
                 await response.write_eof()
@@ -48,11 +52,19 @@ def make_guard(host: str, deadline_s: float) -> Middleware:
     return guard
 
 
-async def _answer(request: web.Request, handler: Handler, host: str, bugs: Limiter) -> web.StreamResponse:
-    if not _is_for_us(request.headers.get("Host"), host):
-        return error_response(HTTPStatus.MISDIRECTED_REQUEST, "this server does not go by that name")
+async def _answer(request: web.Request, handler: Handler, hosts: Collection[str], bugs: Limiter) -> web.StreamResponse:
+    if not _is_for_us(request.headers.get("Host"), hosts):
+        message = "this server does not go by that name; server.hosts can add it"
+        return error_response(HTTPStatus.MISDIRECTED_REQUEST, message)
     try:
         return await handler(request)
+    except DeniedError as error:
+        response = error_response(error.status, error.reason)
+        if error.status == HTTPStatus.UNAUTHORIZED:
+            response.headers["WWW-Authenticate"] = 'Bearer realm="penstock"'
+        return response
+    except WrongError as error:
+        return json_response(error.status, error.body)
     except web.HTTPException as error:
         response = error_response(error.status, error.reason)
         if "Allow" in error.headers:
@@ -79,7 +91,7 @@ def _too_late(request: web.Request) -> web.StreamResponse:
     return response
 
 
-def _is_for_us(header: str | None, host: str) -> bool:
+def _is_for_us(header: str | None, hosts: Collection[str]) -> bool:
     """Whether the `Host` header names this machine.
 
     A web page that a browser shows can make its own name resolve to 127.0.0.1 and then read what is served there
@@ -89,7 +101,7 @@ def _is_for_us(header: str | None, host: str) -> bool:
         return True  # HTTP/1.0; every browser sends it
     name = header.rpartition("]")[0].removeprefix("[") if header.startswith("[") else header.partition(":")[0]
     name = name.lower()
-    if name in {"localhost", host.lower()} or name.endswith(".localhost"):
+    if name == "localhost" or name in hosts or name.endswith(".localhost"):
         return True
     try:
         ipaddress.ip_address(name)

@@ -1,86 +1,90 @@
-"""The table of everything that is served: path, who may ask, and what answers."""
+"""The table of everything that is served: method, path, who may ask, what answers, and how it is described."""
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from aiohttp import web
+from pipeline.server.access import Scope
+from pipeline.server.desk import Answer, Desk
 
-Scope = Literal["open", "metrics", "read"]
-"""Who may ask: anybody (health only), who may scrape, who may read. While the server refuses to listen anywhere but on
-the machine itself, and there are no tokens, this says what a route will need and holds nobody back."""
+Method = Literal["GET", "POST", "PUT", "DELETE"]
 
+NAME = "{name:[a-z][a-z0-9_]{0,62}}"
+"""A source's name in a path, as aiohttp matches it; what is no name is no route."""
 
-@dataclass(frozen=True, slots=True)
-class Health:
-    """An answer to "is it well?".
-
-    Attributes:
-        ok: whether it is.
-        checks: what was looked at and how it was found, in a few words each, for people.
-    """
-
-    ok: bool
-    checks: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Views:
-    """What the routes show. All are called on the server's loop for each request: none of them may block.
-
-    Attributes:
-        metrics: from the `Accept` header of a scrape to the body and its content type.
-        status: what stands in /api/v1/status; JSON types only.
-        live: False: the process hangs and should be restarted.
-        ready: False: it is not (or no longer) working on frames.
-    """
-
-    metrics: Callable[[str], tuple[bytes, str]]
-    status: Callable[[], Mapping[str, Any]]
-    live: Callable[[], Health]
-    ready: Callable[[], Health]
+TEXT = "text"
+"""In place of a schema: an answer that is no JSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One path, for GET and HEAD."""
+    """One path and method; GET answers HEAD too.
 
+    Attributes:
+        method: of HTTP.
+        path: as aiohttp takes it.
+        scope: who may ask.
+        answer: the desk's method that answers.
+        summary: what it does, in a line.
+        responses: the schema (a name in `schemas.py`) of each status of its own; the guard's come on top.
+        takes_source: the body is a source's table.
+        if_match: `If-Match` guards against two editors.
+    """
+
+    method: Method
     path: str
     scope: Scope
-    answer: Callable[[Views, web.Request], web.Response]
+    answer: Answer
+    summary: str
+    responses: Mapping[int, str] = field(default_factory=dict)
+    takes_source: bool = False
+    if_match: bool = False
 
 
-def _metrics(views: Views, request: web.Request) -> web.Response:
-    body, content_type = views.metrics(request.headers.get("Accept", ""))
-    return web.Response(body=body, headers={"Content-Type": content_type})
-
-
-def _status(views: Views, _: web.Request) -> web.Response:
-    return json_response(200, views.status())
-
-
-def _live(views: Views, _: web.Request) -> web.Response:
-    return _health(views.live())
-
-
-def _ready(views: Views, _: web.Request) -> web.Response:
-    return _health(views.ready())
-
-
-def _health(health: Health) -> web.Response:
-    body = {"status": "ok" if health.ok else "failing", "checks": dict(health.checks)}
-    return json_response(200 if health.ok else 503, body)
-
-
-def json_response(status: int, body: Mapping[str, Any]) -> web.Response:
-    """An answer in JSON."""
-    return web.Response(status=status, text=json.dumps(body) + "\n", content_type="application/json")
-
+_RELOAD = {200: "Reloaded", 202: "UnderWay", 409: "NotReloaded", 501: "Error"}
+_TOLD = {200: "Told", 404: "Error", 501: "Error"}
 
 ROUTES: tuple[Route, ...] = (
-    Route("/metrics", "metrics", _metrics),
-    Route("/livez", "open", _live),
-    Route("/readyz", "open", _ready),
-    Route("/api/v1/status", "read", _status),
+    Route("GET", "/", "read", Desk.index, "What is served here", {200: "Index"}),
+    Route("GET", "/metrics", "metrics", Desk.metrics, "Metrics for Prometheus", {200: TEXT}),
+    Route("GET", "/livez", "open", Desk.live, "Is the process worth keeping?", {200: "Health", 503: "Health"}),
+    Route("GET", "/readyz", "open", Desk.ready, "Can it do its work?", {200: "Health", 503: "Health"}),
+    Route("GET", "/api/v1/openapi.json", "read", Desk.openapi, "This description", {200: "Document"}),
+    Route("GET", "/api/v1/status", "read", Desk.status, "Sources, backends and sinks", {200: "Status"}),
+    Route("GET", "/api/v1/sources", "read", Desk.sources, "All sources", {200: "Sources"}),
+    Route("GET", f"/api/v1/sources/{NAME}", "read", Desk.source, "One source", {200: "Source", 404: "Error"}),
+    Route(
+        "PUT",
+        f"/api/v1/sources/{NAME}",
+        "control",
+        Desk.put_source,
+        "Add or change a source; it is kept in the overlay file",
+        {
+            200: "Reloaded",
+            201: "Reloaded",
+            202: "UnderWay",
+            409: "NotReloaded",
+            412: "Conflict",
+            422: "NotReloaded",
+            400: "Error",
+            413: "Error",
+            415: "Error",
+            501: "Error",
+        },
+        takes_source=True,
+        if_match=True,
+    ),
+    Route(
+        "DELETE",
+        f"/api/v1/sources/{NAME}",
+        "control",
+        Desk.delete_source,
+        "Remove a source; the overlay file remembers that",
+        {**_RELOAD, 404: "Error", 412: "Conflict"},
+        if_match=True,
+    ),
+    Route("POST", f"/api/v1/sources/{NAME}/pause", "control", Desk.pause, "Stop reading a source", _TOLD),
+    Route("POST", f"/api/v1/sources/{NAME}/resume", "control", Desk.resume, "Read a paused source again", _TOLD),
+    Route("POST", f"/api/v1/sources/{NAME}/restart", "control", Desk.restart, "Connect a source anew, now", _TOLD),
+    Route("POST", "/api/v1/reload", "control", Desk.reload, "Read the configuration again, as SIGHUP does", _RELOAD),
 )

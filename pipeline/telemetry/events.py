@@ -1,23 +1,37 @@
 """Everything that can happen to a running pipeline: each event is logged here, once, and nowhere else.
 
 ERROR: data is lost or somebody must act. WARNING: it recovered by itself. INFO: the life of a component. Nothing is
-logged for each frame: what repeats goes through a limiter, and what it held back is said at the end.
+logged for each frame: what repeats goes through a limiter, and what it held back is said at the end. Each event has a
+name and fields beside its message, for programs that read the log.
 """
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pipeline.contracts.clock import Clock
-from pipeline.telemetry.logs import LOGGER, Limiter
+from pipeline.contracts.secret import redact
+from pipeline.telemetry.limits import Limiter, Turns
+from pipeline.telemetry.logs import LOGGER, Value
+
+DEBUG, INFO, WARNING, ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
+CHRONIC_S = 60.0
+"""What a camera may do for days is said once a minute."""
 
 
 class Events:
-    """Made by the app; called from every thread."""
+    """Made by the app; called from every thread.
 
-    def __init__(self, clock: Clock) -> None:
+    Args:
+        clock: for the limiters.
+        mask: takes secrets out of a text that goes elsewhere than to the log, which has its own.
+    """
+
+    def __init__(self, clock: Clock, mask: Callable[[str], str] = redact) -> None:
+        self.mask = mask
         self._log = logging.getLogger(LOGGER)
         self._limiter = Limiter(clock)
+        self._turns = Turns(clock)
         self._lock = threading.Lock()
 
     # Sources
@@ -25,169 +39,245 @@ class Events:
     def source_up(self, source: str, away_s: float | None) -> None:
         """The first frame came; `away_s` is how long it was away, None at the start."""
         back = "" if away_s is None else f" again after {away_s:.1f} s"
-        self._log.info("source %s: running%s", source, back)
+        away = {} if away_s is None else {"away_s": round(away_s, 1)}
+        with self._lock:
+            told = self._turns.up(source)
+            if not told:
+                self._limiter.hold(f"source {source}\0up")
+        if told:
+            self._say(INFO, "source_up", f"source {source}: running{back}", source=source, **away)
 
     def source_down(self, source: str, code: str, delay_s: float, error: object) -> None:
         """It gave frames (or was never tried before) and failed: said once, until it is up again."""
-        self._log.warning("source %s: down: %s: %s; next try in %.1f s", source, code, error, delay_s)
+        with self._lock:
+            told = self._turns.down(source)
+            if told:
+                self._limiter.begin(f"source {source}\0still down")
+            else:
+                self._limiter.hold(f"source {source}\0down")
+        if told:
+            message = f"source {source}: down: {code}: {error}; next try in {delay_s:.1f} s"
+            self._say(WARNING, "source_down", message, source=source, code=code, delay_s=round(delay_s, 1))
 
     def source_still_down(self, source: str, code: str, delay_s: float, error: object) -> None:
         """One more attempt failed."""
-        self._limited(
-            logging.WARNING, f"source {source}", "still down", f"source {source}: {code}: {error}; next {delay_s:.1f} s"
-        )
+        with self._lock:
+            held = self._limiter.let_through(f"source {source}\0still down", CHRONIC_S)
+            if held is not None:
+                self._turns.said_down(source)
+        if held is not None:
+            message = f"source {source}: still down: {code}: {error}; next try in {delay_s:.1f} s{_more(held)}"
+            about: dict[str, Value] = {"code": code, "delay_s": round(delay_s, 1), "held_back": held}
+            self._say(WARNING, "source_still_down", message, source=source, **about)
 
     def source_content(self, source: str, content: str, before: str) -> None:
         """What its pictures show changed: frozen, black, moved, or ok again."""
-        level = logging.INFO if content == "ok" else logging.WARNING
-        self._log.log(level, "source %s: pictures are %s (were %s)", source, content, before)
+        self._say(
+            INFO if content == "ok" else WARNING,
+            "source_content",
+            f"source {source}: pictures are {content} (were {before})",
+            source=source,
+            content=content,
+            before=before,
+        )
 
     def source_paused(self, source: str) -> None:
         """Somebody paused it."""
-        self._log.info("source %s: paused", source)
+        self._say(INFO, "source_paused", f"source {source}: paused", source=source)
 
     def source_resumed(self, source: str) -> None:
         """Somebody resumed it."""
-        self._log.info("source %s: resumed", source)
+        self._say(INFO, "source_resumed", f"source {source}: resumed", source=source)
 
     def source_restarted(self, source: str) -> None:
         """Somebody asked for a new connection."""
-        self._log.info("source %s: restarted by order", source)
+        self._say(INFO, "source_restarted", f"source {source}: restarted by order", source=source)
 
     def frame_corrupt(self, source: str) -> None:
         """The decoder concealed damage in a frame (counted)."""
-        self._limited(logging.WARNING, f"source {source}", "corrupt", f"source {source}: a damaged frame")
+        message = f"source {source}: a damaged frame"
+        self._limited(WARNING, "frame_corrupt", message, "corrupt", CHRONIC_S, source=source)
 
     def time_jumped(self, source: str) -> None:
         """The camera's time stamps jumped (counted)."""
-        self._limited(logging.WARNING, f"source {source}", "time jump", f"source {source}: time stamps jumped")
+        message = f"source {source}: time stamps jumped"
+        self._limited(WARNING, "time_jumped", message, "time jump", CHRONIC_S, source=source)
 
     def source_ended(self, source: str, frames: int) -> None:
         """It came to its end, as files do."""
-        self._log.info("source %s: ended after %s frames", source, f"{frames:,}")
+        self._forget(source)
+        self._say(INFO, "source_ended", f"source {source}: ended after {frames:,} frames", source=source, frames=frames)
 
     def source_stopped(self, source: str, frames: int) -> None:
         """It was told to stop."""
-        self._log.info("source %s: stopped after %s frames", source, f"{frames:,}")
+        self._forget(source)
+        message = f"source {source}: stopped after {frames:,} frames"
+        self._say(INFO, "source_stopped", message, source=source, frames=frames)
 
     def source_failed(self, source: str, code: str, error: object) -> None:
         """It failed for good; all others go on."""
-        self._log.error("source %s: %s: %s", source, code, error)
+        self._say(ERROR, "source_failed", f"source {source}: {code}: {error}", source=source, code=code)
 
     def frame_not_decoded(self, source: str, detail: str, file: str | None = None) -> None:
         """One frame was broken (the ledger counts it); a whole file that is, is always named."""
         message = f"source {source}: not decoded: {detail}"
         if file is not None:
-            self._log.warning("%s", message)
+            self._say(WARNING, "file_not_decoded", message, source=source, file=file)
         else:
-            self._limited(logging.WARNING, f"source {source}", "failed_decode", message)
+            self._limited(WARNING, "frame_not_decoded", message, "failed_decode", source=source)
 
     # Backends
 
     def backend_opening(self, backend: str) -> None:
         """It loads and warms up."""
-        self._log.debug("backend %s: opening", backend)
+        self._say(DEBUG, "backend_opening", f"backend {backend}: opening", backend=backend)
 
     def backend_ready(self, backend: str, description: str, took_s: float) -> None:
         """It is warm."""
-        self._log.info("backend %s: ready in %.1f s: %s", backend, took_s, description)
+        message = f"backend {backend}: ready in {took_s:.1f} s: {description}"
+        self._say(INFO, "backend_ready", message, backend=backend, took_s=round(took_s, 1))
 
     def backend_retry(self, backend: str, delay_s: float, error: object) -> None:
         """It could not be opened yet."""
-        self._limited(
-            logging.WARNING, f"backend {backend}", "open", f"backend {backend}: {error}; next try in {delay_s:.1f} s"
-        )
+        message = f"backend {backend}: {error}; next try in {delay_s:.1f} s"
+        self._limited(WARNING, "backend_retry", message, "open", backend=backend, delay_s=round(delay_s, 1))
 
     def backend_batch_failed(self, backend: str, error: object) -> None:
         """One batch failed; the next may not (the ledger counts the frames)."""
-        self._limited(
-            logging.ERROR, f"backend {backend}", "failed_backend", f"backend {backend}: batch failed: {error}"
-        )
+        message = f"backend {backend}: batch failed: {error}"
+        self._limited(ERROR, "backend_batch_failed", message, "failed_backend", backend=backend)
 
     def backend_failed(self, backend: str, error: object) -> None:
         """It failed for good."""
-        self._log.error("backend %s: %s", backend, error)
+        self._say(ERROR, "backend_failed", f"backend {backend}: {error}", backend=backend)
 
     # Sinks
 
     def sink_ready(self, sink: str) -> None:
         """It is open."""
-        self._log.debug("sink %s: open", sink)
+        self._say(DEBUG, "sink_ready", f"sink {sink}: open", sink=sink)
 
     def sink_retry(self, sink: str, delay_s: float, error: object) -> None:
         """It could not be opened yet."""
-        self._limited(logging.WARNING, f"sink {sink}", "open", f"sink {sink}: {error}; next try in {delay_s:.1f} s")
+        message = f"sink {sink}: {error}; next try in {delay_s:.1f} s"
+        self._limited(WARNING, "sink_retry", message, "open", sink=sink, delay_s=round(delay_s, 1))
 
     def sink_write_failed(self, sink: str, results: int, error: object) -> None:
         """Some results were not delivered (the ledger counts them)."""
-        self._limited(logging.ERROR, f"sink {sink}", "failed", f"sink {sink}: {results} results not delivered: {error}")
+        message = f"sink {sink}: {results} results not delivered: {error}"
+        self._limited(ERROR, "sink_write_failed", message, "failed", sink=sink, results=results)
 
     def sink_failed(self, sink: str, error: object) -> None:
         """It failed for good; all others go on."""
-        self._log.error("sink %s: %s", sink, error)
+        self._say(ERROR, "sink_failed", f"sink {sink}: {error}", sink=sink)
 
     # Any component
 
     def bug(self, component: str, error: BaseException) -> None:
         """A plugin raised what it should not: a traceback, since somebody must mend it."""
-        self._log.error("%s: %s: %s", component, type(error).__name__, error, exc_info=error)
+        message = f"{component}: {type(error).__name__}: {error}"
+        self._say(ERROR, "bug", message, error, **_about(component), error=type(error).__name__)
 
     def note(self, component: str, message: str) -> None:
         """A plugin has something to tell (`Context.warn`)."""
-        self._log.warning("%s: %s", component, message)
+        self._say(WARNING, "note", f"{component}: {message}", **_about(component))
 
     # The process
 
     def listening(self, url: str) -> None:
         """The HTTP server is up."""
-        self._log.info("listening on %s", url)
+        self._say(INFO, "listening", f"listening on {url}", url=url)
 
     def stage_stuck(self, stage: str, for_s: float) -> None:
         """A stage has work and made no progress for too long: said once, until it moves again."""
-        self._log.error("%s: has work and made no progress for %.0f s", stage, for_s)
+        message = f"{stage}: has work and made no progress for {for_s:.0f} s"
+        self._say(ERROR, "stage_stuck", message, stage=stage, for_s=round(for_s, 1))
 
     def stage_moves(self, stage: str) -> None:
         """A stage that was stuck made progress."""
-        self._log.info("%s: moves again", stage)
+        self._say(INFO, "stage_moves", f"{stage}: moves again", stage=stage)
 
     def reloading(self, why: str) -> None:
         """A new configuration is being read."""
-        self._log.info("reload: %s", why)
+        self._say(INFO, "reloading", f"reload: {why}", why=why)
 
     def reloaded(self, config_hash: str, changes: Sequence[str]) -> None:
         """The new configuration is in force."""
-        self._log.info("reload: now %s: %s", config_hash, "; ".join(changes) or "nothing changed")
+        message = f"reload: now {config_hash}: {'; '.join(changes) or 'nothing changed'}"
+        self._say(INFO, "reloaded", message, config_hash=config_hash, changes=len(changes))
 
     def reload_failed(self, problems: Sequence[str]) -> None:
         """Everything stays as it was."""
-        self._log.error("reload: nothing was changed: %s", "; ".join(problems))
+        message = f"reload: nothing was changed: {'; '.join(problems)}"
+        self._say(ERROR, "reload_failed", message, problems=len(problems))
+
+    def ordered(self, who: str, what: str, outcome: str) -> None:
+        """Somebody gave an order over HTTP: who (the name of a token, or "local"), which, and what became of it."""
+        self._say(INFO, "ordered", f"server: {who}: {what}: {outcome}", who=who, what=what, outcome=outcome)
+
+    def order_denied(self, who: str, what: str, why: str) -> None:
+        """Somebody gave an order that is not theirs to give."""
+        message = f"server: {who}: {what}: denied: {why}"
+        self._limited(WARNING, "order_denied", message, "denied", who=who, what=what, why=why)
 
     def stopping(self, why: str) -> None:
         """A signal came: sources stop, the rest drains."""
-        self._log.info("%s: stopping the sources, then draining; a second signal abandons what is left", why)
+        message = f"{why}: stopping the sources, then draining; a second signal abandons what is left"
+        self._say(INFO, "stopping", message, why=why)
 
     def abandoning(self, why: str) -> None:
         """A second signal came, or time is up."""
-        self._log.error("%s: abandoning what is left", why)
+        self._say(ERROR, "abandoning", f"{why}: abandoning what is left", why=why)
 
     def late(self, threads: list[str]) -> None:
         """These did not end in time."""
-        self._log.error("did not end in time: %s", ", ".join(threads))
+        self._say(ERROR, "late", f"did not end in time: {', '.join(threads)}", threads=len(threads))
 
     def unbalanced(self, fault: str) -> None:
         """The ledger does not balance: a bug in Penstock itself."""
-        self._log.error("ledger: %s", fault)
+        self._say(ERROR, "unbalanced", f"ledger: {fault}")
 
     def say_leftovers(self) -> None:
         """Say what the limiter held back; called once, at the end."""
         with self._lock:
             held = self._limiter.leftovers()
         for key, count in held.items():
-            component, _, kind = key.partition("\0")
-            self._log.warning("%s: %s: %s more times", component, kind, f"{count:,}")
+            self._leftover(key, count)
 
-    def _limited(self, level: int, component: str, kind: str, message: str) -> None:
+    # How it is said
+
+    def _say(self, level: int, event: str, message: str, bug: BaseException | None = None, /, **fields: Value) -> None:
+        self._log.log(level, "%s", message, exc_info=bug, extra={"fields": {"event": event, **fields}})
+
+    def _limited(
+        self, level: int, event: str, message: str, kind: str, every_s: float | None = None, /, **fields: Value
+    ) -> None:
+        component = next((f"{key} {fields[key]}" for key in ("source", "backend", "sink") if key in fields), event)
         with self._lock:
-            held = self._limiter.let_through(f"{component}\0{kind}")
+            held = self._limiter.let_through(f"{component}\0{kind}", every_s)
         if held is not None:
-            self._log.log(level, "%s%s", message, f" ({held:,} more like it before)" if held else "")
+            more: dict[str, Value] = {"held_back": held} if held else {}
+            self._say(level, event, message + _more(held), **fields, **more)
+
+    def _leftover(self, key: str, count: int) -> None:
+        component, _, kind = key.partition("\0")
+        message = f"{component}: {kind}: {count:,} more times"
+        self._say(WARNING, "held_back", message, **_about(component), kind=kind, held_back=count)
+
+    def _forget(self, source: str) -> None:
+        """It is over, and may never come again: say what was held back, and keep nothing of it."""
+        with self._lock:
+            self._turns.forget(source)
+            held = self._limiter.forget(f"source {source}\0")
+        for key, count in held.items():
+            self._leftover(key, count)
+
+
+def _more(held: int) -> str:
+    return f" ({held:,} more like it before)" if held else ""
+
+
+def _about(component: str) -> dict[str, Value]:
+    """`source gate` as the field `source=gate`."""
+    kind, _, name = component.partition(" ")
+    return {kind: name} if kind in {"source", "backend", "sink"} and name else {"component": component}

@@ -12,6 +12,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from pipeline.contracts.result import Detections
+from pipeline.contracts.scene import ContentState
 from pipeline.telemetry.readings import Readings, SourceState
 
 STAGE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -67,6 +68,12 @@ class Metrics:
             "penstock_detections", "Objects found.", ("source", "class"), registry=self._registry
         )
 
+        self._reloads = Counter(
+            "penstock_config_reloads", "Attempts to reload the configuration.", ("outcome",), registry=self._registry
+        )
+        for outcome in ("ok", "failed"):
+            self._reloads.labels(outcome)
+
     def set_config_hash(self, config_hash: str) -> None:
         """Say which configuration is in force."""
         self._config.info({"hash": config_hash})
@@ -74,6 +81,24 @@ class Metrics:
     def read_from(self, readings: Readings) -> None:
         """Let every scrape read the counts from here; called once, when the pipeline is built."""
         self._registry.register(ReadingsCollector(readings))
+
+    def forget(self, *, source: str = "", backend: str = "", sink: str = "") -> None:
+        """Remove the series of a component that is no more."""
+        label, value = next(pair for pair in (("source", source), ("backend", backend), ("sink", sink)) if pair[1])
+        for metric in (
+            self._stage_s,
+            self._age_s,
+            self._batch_frames,
+            self._requests,
+            self._reconnects,
+            self._detections,
+        ):
+            if label in metric._labelnames:
+                metric.remove_by_labels({label: value})
+
+    def count_reload(self, *, ok: bool) -> None:
+        """One attempt to reload is over."""
+        self._reloads.labels("ok" if ok else "failed").inc()
 
     def stage(self, stage: str, *, source: str = "", backend: str = "", sink: str = "") -> Histogram:
         """The child to observe seconds on: bind it once, not per frame."""
@@ -139,6 +164,8 @@ class ReadingsCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """All families, each with one sample for each source or sink."""
         yield from self._source_families()
+        yield from self._picture_families()
+        yield from self._stuck_families()
         yield from self._sink_families()
 
     def _source_families(self) -> Iterator[Metric]:
@@ -168,6 +195,38 @@ class ReadingsCollector(Collector):
             queued.add_metric(name, reading.queued)
             capacity.add_metric(name, reading.queue_capacity)
         yield from (decoded, frames, in_flight, up, state, last, queued, capacity)
+
+    def _picture_families(self) -> Iterator[Metric]:
+        content = GaugeMetricFamily(
+            "penstock_source_content", "1 for what the source's pictures look like.", labels=["source", "content"]
+        )
+        corrupt = CounterMetricFamily(
+            "penstock_frames_corrupt", "Frames in which the decoder concealed damage.", labels=["source"]
+        )
+        jumps = CounterMetricFamily(
+            "penstock_source_time_jumps", "Jumps of the camera's time stamps.", labels=["source"]
+        )
+        offset = GaugeMetricFamily(
+            "penstock_source_clock_offset_seconds",
+            "By how much the camera's clock is behind ours, transport included.",
+            labels=["source"],
+        )
+        for reading in self._readings.read_sources():
+            for each in ContentState:
+                content.add_metric([reading.name, each.value], reading.content is each)
+            corrupt.add_metric([reading.name], reading.corrupt)
+            jumps.add_metric([reading.name], reading.time_jumps)
+            if reading.clock_offset_s is not None:
+                offset.add_metric([reading.name], reading.clock_offset_s)
+        yield from (content, corrupt, jumps, offset)
+
+    def _stuck_families(self) -> Iterator[Metric]:
+        stuck = GaugeMetricFamily(
+            "penstock_stuck_seconds", "For how long a stage has had work and made no progress.", labels=["kind", "name"]
+        )
+        for (kind, name), stuck_s in self._readings.read_stuck().items():
+            stuck.add_metric([kind, name], stuck_s)
+        yield stuck
 
     def _sink_families(self) -> Iterator[Metric]:
         results = CounterMetricFamily(

@@ -55,3 +55,7 @@ class Readings(Protocol):
     def read_sinks(self) -> Iterable[SinkReading]:
         """All sinks."""
         ...
+
+    def read_stuck(self) -> Mapping[tuple[str, str], float]:
+        """By kind and name of a stage: for how many seconds it has had work and made no progress."""
+        ...

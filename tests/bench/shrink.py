@@ -141,6 +141,9 @@ class RoutedPicture:
     def yuv420p(self) -> YuvPlanes:
         raise NotImplementedError
 
+    def luma(self, width: int, height: int) -> npt.NDArray[np.uint8]:
+        raise NotImplementedError
+
 
 def frames(width: int, height: int, photo: Path) -> list[av.VideoFrame]:
     """Photographs with noise, as a decoder gives them."""

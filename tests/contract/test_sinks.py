@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pipeline.contracts.errors import ConfigError, PenstockError
 from pipeline.contracts.frame import NoPicture
 from pipeline.contracts.result import Classification, Detections, Embedding, Prediction, Result, SemanticMask, Text
-from pipeline.contracts.sink import Sink, SinkConfig
+from pipeline.contracts.sink import Attentive, Sink, SinkConfig, SourceEvent
 from pipeline.testing import PluginContext, detections, frame, result
 
 POINTS = sorted(entry_points(group="penstock.sinks"), key=lambda point: point.name)
@@ -163,3 +163,30 @@ def test_results_and_their_pictures_are_not_changed(config: SinkConfig, ctx: Plu
     sink.close()
     np.testing.assert_array_equal(seen.picture.rgb(), before)
     np.testing.assert_array_equal(one.prediction.xyxy, boxes)
+
+
+def test_events_are_asked_for_and_then_delivered_in_order_with_results(
+    point: EntryPoint, tmp_path: Path, config: SinkConfig, ctx: PluginContext, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sink = config.build(ctx)
+    assert not (isinstance(sink, Attentive) and sink.wants_events), "events are for who asks for them"
+    if "events" not in type(config).model_fields:
+        pytest.skip("has no key for events")
+    sink = config.model_copy(update={"events": True}).build(ctx)
+    assert isinstance(sink, Attentive)
+    assert sink.wants_events
+    sink.open()
+    event = SourceEvent("e" * 32, "gate", "state", "reconnecting", "TIMEOUT", "evil \x1b[2J\n title", 1e9)
+    sink.notice(event)
+    sink.write(results_of(sink, result(frame(0, source="gate"))))
+    sink.notice(replace(event, kind="content", value="frozen", code=None, detail="", at=float("nan")))
+    sink.write(results_of(sink, result(frame(1, source="gate"))))
+    sink.close()
+    files = [path for path in (tmp_path / "results").rglob("*") if path.is_file()]
+    text = files[0].read_text() if files else capfd.readouterr().out
+    lines = text.split("\n")
+    assert len(lines) == 5
+    assert "\x1b" not in text
+    assert "TIMEOUT" in lines[0]
+    assert "frozen" in lines[2]
+    assert not any(word in lines[number] for number in (1, 3) for word in ("TIMEOUT", "frozen"))

@@ -52,7 +52,106 @@ def test_all_mistakes_are_told_at_once(workplace: Workplace, edited: Edit) -> No
     assert [line.split(":")[1] for line in err.splitlines()] == ["5", "8"]
 
 
+BOTH = pytest.mark.parametrize("command", ["run", "check"])
+
+
+@BOTH
+def test_a_variable_is_missing_and_its_message_is_told(workplace: Workplace, edited: Edit, command: str) -> None:
+    workplace.write(edited('"clip.mp4"', '"${CLIP:?the name of the clip}"'))
+    _one_line(
+        workplace.penstock(command), "pipeline.toml:4: sources.cam.path: ", "variable CLIP", "the name of the clip"
+    )
+
+
+@BOTH
+def test_a_plugin_is_unknown_and_the_nearest_is_named(workplace: Workplace, edited: Edit, command: str) -> None:
+    workplace.write(edited('type = "file"', 'type = "fiel"'))
+    _one_line(workplace.penstock(command), "pipeline.toml:3: sources.cam.type: ", "fiel", "did you mean file?")
+
+
+@BOTH
+def test_two_sinks_write_to_one_file(workplace: Workplace, edited: Edit, command: str) -> None:
+    second = '[sinks.again]\n    type = "jsonl"\n    path = "./out/../out/cam.jsonl"\n\n    [server]'
+    workplace.write(edited("[server]", second))
+    _one_line(workplace.penstock(command), "pipeline.toml:16: sinks.again.path: ", "sink lines", "cam.jsonl")
+
+
+@BOTH
+def test_a_sink_names_a_source_that_does_not_exist(workplace: Workplace, edited: Edit, command: str) -> None:
+    workplace.write(edited('type = "jsonl"', 'type = "jsonl"\n    sources = ["cma"]'))
+    _one_line(workplace.penstock(command), "pipeline.toml:12: sinks.lines.sources: ", "cma", "did you mean cam?")
+
+
+@BOTH
+@pytest.mark.parametrize("kind", ["rtsp", "stream"])
+def test_a_url_has_a_space(workplace: Workplace, edited: Edit, command: str, kind: str) -> None:
+    scheme = "rtsp" if kind == "rtsp" else "http"
+    camera = f'type = "{kind}"\n    url = "{scheme}://127.0.0.1/my camera"'
+    workplace.write(edited('type = "file"\n    path = "clip.mp4"', camera))
+    _one_line(workplace.penstock(command), "pipeline.toml:4: sources.cam.url: ", "%20")
+
+
 @pytest.mark.parametrize("command", ["run", "check"])
+def test_every_kind_of_mistake_is_told_at_once_in_the_order_of_the_file(workplace: Workplace, command: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        workplace.write(
+            f"""\
+            [sources.cam]
+            type = "rtsp"
+            url = "rtsp://127.0.0.1/my camera"
+
+            [sources.gate]
+            type = "rtps"
+            url = "rtsp://127.0.0.1/x"
+
+            [sources.yard]
+            type = "rtsp"
+            url = "${{YARD:?where is it}}"
+            max_fsp = 5
+            stride = "fast"
+
+            [backends.local]
+            type = "onnx"
+            model = "modl.onnx"
+
+            [sinks.lines]
+            type = "jsonl"
+            path = "out/all.jsonl"
+            sources = ["cma"]
+
+            [sinks.again]
+            type = "jsonl"
+            path = "out/all.jsonl"
+
+            [sinks.nowhere]
+            type = "jsonl"
+            path = "/proc/sys/nowhere/x.jsonl"
+
+            [server]
+            listen = "127.0.0.1:{port}"
+            """
+        )
+        code, out, err = workplace.penstock(command)
+    assert (code, out) == (78, "")
+    told = [line.split(": ")[:2] for line in err.splitlines()]
+    assert told == [
+        ["pipeline.toml:3", "sources.cam.url"],
+        ["pipeline.toml:6", "sources.gate.type"],
+        ["pipeline.toml:11", "sources.yard.url"],
+        ["pipeline.toml:12", "sources.yard.max_fsp"],
+        ["pipeline.toml:13", "sources.yard.stride"],
+        ["pipeline.toml:17", "backends.local.model"],
+        ["pipeline.toml:22", "sinks.lines.sources"],
+        ["pipeline.toml:26", "sinks.again.path"],
+        ["pipeline.toml:30", "sinks.nowhere.path"],
+        ["pipeline.toml:33", "server.listen"],
+    ], err
+    assert not (workplace.folder / "out").exists()
+    assert not (workplace.folder / "data").exists()
+
+
+@BOTH
 def test_the_model_is_missing(workplace: Workplace, edited: Edit, command: str) -> None:
     workplace.write(edited("model.onnx", "modl.onnx"))
     _one_line(workplace.penstock(command), "pipeline.toml:8: backends.local.model", "modl.onnx")

@@ -79,6 +79,9 @@ class CvPicture:
     def yuv420p(self) -> YuvPlanes:
         raise NotImplementedError
 
+    def luma(self, width: int, height: int) -> npt.NDArray[np.uint8]:
+        raise NotImplementedError
+
 
 def read_rgb(path: Path) -> npt.NDArray[np.uint8]:
     with Image.open(path) as image:

@@ -12,7 +12,7 @@ from pipeline.contracts.component import Context
 from pipeline.contracts.errors import ConfigError, FatalError, SourceErrorCode, TransientError
 from pipeline.contracts.frame import FailedFrame, Frame
 from pipeline.contracts.result import Detections, Prediction, Result, Timings
-from pipeline.contracts.sink import SinkConfig
+from pipeline.contracts.sink import SinkConfig, SourceEvent
 from pipeline.contracts.source import SourceConfig
 from pipeline.models.picture import from_rgb
 
@@ -45,6 +45,7 @@ class FakeSourceConfig(SourceConfig):
     frames: int = 10
     live: bool = False
     endless: bool = False
+    fps: float = 0.0
     broken: tuple[int, ...] = ()
     failure: Failure = "none"
     fail_at: int = 0
@@ -74,6 +75,8 @@ class FakeSource:
             if self._seq == config.fail_at and config.failure != "none" and self._failed < config.fail_times:
                 self._failed += 1
                 fail(config.failure, "the source")
+            if config.fps and stop.wait(1 / config.fps):
+                return
             seq = self._seq
             self._seq += 1
             if seq in config.broken:
@@ -95,6 +98,7 @@ class FakeBackendConfig(BackendConfig):
     fail_every: int = 0
     open_failure: Failure = "none"
     open_failures: int = 1
+    open_delay_s: float = 0.0
     delay_s: float = 0.0
     stuck_at: int = -1
     short_answer: bool = False
@@ -118,6 +122,8 @@ class FakeBackend:
 
     def open(self) -> None:
         self.opened += 1
+        if self._config.open_delay_s:
+            threading.Event().wait(self._config.open_delay_s)
         if self.opened <= self._config.open_failures:
             fail(self._config.open_failure, "opening")
 
@@ -165,6 +171,7 @@ class FakeSinkConfig(SinkConfig):
     close_failure: Failure = "none"
     delay_s: float = 0.0
     stuck_at: int = -1
+    path: str | None = None
 
     def build(self, ctx: Context) -> "FakeSink":
         return FakeSink(self)
@@ -174,6 +181,7 @@ class FakeSink:
     def __init__(self, config: FakeSinkConfig) -> None:
         self.wants_pictures = config.wants_pictures
         self.results: list[Result] = []
+        self.events: list[SourceEvent] = []
         self.opened = self.closed = 0
         self._config = config
         self._writes = 0
@@ -197,9 +205,16 @@ class FakeSink:
                 fail(config.failure, "the write")
         self.results += results
 
+    def notice(self, event: SourceEvent) -> None:
+        self.events.append(event)
+
     def close(self) -> None:
         self.closed += 1
         fail(self._config.close_failure, "closing")
+
+    @property
+    def results_seen(self) -> int:
+        return len(self.results)
 
     def written(self) -> Sequence[str]:
         return ()

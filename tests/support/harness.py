@@ -38,6 +38,12 @@ class Run:
         """The numbers of one source's frames in the order in which a sink was given their results."""
         return [result.frame.seq for result in self.sink(sink).results if result.frame.source == source]
 
+    async def until(self, done: Callable[[], bool], timeout_s: float = 20.0) -> None:
+        """Wait in the loop until it is so."""
+        async with asyncio.timeout(timeout_s):
+            while not done():  # noqa: ASYNC110  (what is waited for happens in other threads)
+                await asyncio.sleep(0.005)
+
     def scrape(self) -> Samples:
         """All samples of /metrics, by name and labels."""
         body, _ = self.metrics.exposition()

@@ -152,3 +152,56 @@ def read(source: Source) -> tuple[list[Frame], list[FailedFrame]]:
 def pts_of(frames: Sequence[Frame]) -> list[float]:
     """Their time stamps, rounded to a tenth of a millisecond."""
     return [round(frame.pts_s, 4) for frame in frames if frame.pts_s is not None]
+
+
+def moving(number: int, width: int = 320, height: int = 240) -> Rgb:
+    """A picture in which everything moves, so that a lost packet is seen: stripes that wander and a block of noise."""
+    y, x = np.mgrid[0:height, 0:width]
+    rgb = np.empty((height, width, 3), np.uint8)
+    rgb[..., 0] = (x * 2 + number * 7) % 256
+    rgb[..., 1] = (y * 3 + number * 5) % 256
+    rgb[..., 2] = (x + y + number * 11) % 256
+    side = height // 3
+    left = number * 4 % (width - side)
+    rgb[side : 2 * side, left : left + side] = np.random.default_rng(number).integers(0, 256, (side, side, 3), np.uint8)
+    return rgb
+
+
+def camera_clip(
+    path: Path,
+    *,
+    codec: str = "h264",
+    frames: int = 50,
+    fps: int = 25,
+    width: int = 320,
+    height: int = 240,
+    pictures: Sequence[Rgb | av.VideoFrame] | None = None,
+) -> Path:
+    """What a camera's encoder makes, for `RtspServer`: no B-frames, a keyframe a second; `h264`, `h265` or `mjpeg`."""
+    pictures = pictures or [moving(number, width, height) for number in range(frames)]
+    if codec == "mjpeg":
+        settings = {"huffman": "default", "q": "5"}
+        jpeg = [as_format(p, "yuvj420p", full_range=True) if isinstance(p, np.ndarray) else p for p in pictures]
+        return video(path, jpeg, codec="mjpeg", pix_fmt="yuvj420p", container="matroska", fps=fps, options=settings)
+    settings = {"preset": "ultrafast", "g": str(fps), "bf": "0"}
+    if codec == "h265":
+        settings["x265-params"] = f"log-level=none:keyint={fps}:bframes=0:repeat-headers=1"
+    return video(path, pictures, codec={"h264": "libx264", "h265": "libx265"}[codec], fps=fps, options=settings)
+
+
+def damaged_clip(original: Path, path: Path, first: int = 5, last: int = 20) -> Path:
+    """A copy of a video with wrong bytes inside of some of its packets, whose headers are good."""
+    with av.open(str(original)) as source, av.open(str(path), "w") as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(source.streams.video[0])):
+            if packet.dts is None:
+                continue
+            data = bytearray(bytes(packet))
+            if first <= number <= last:
+                middle = len(data) // 2
+                data[middle : middle + 40] = bytes(value ^ 0x55 for value in data[middle : middle + 40])
+            copy = av.Packet(bytes(data))
+            copy.pts, copy.dts, copy.duration = packet.pts, packet.dts, packet.duration
+            copy.time_base, copy.is_keyframe, copy.stream = packet.time_base, packet.is_keyframe, stream
+            output.mux(copy)
+    return path

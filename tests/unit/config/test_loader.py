@@ -293,7 +293,7 @@ def test_many_may_write_to_the_null_device(load_text: Load, minimal: str) -> Non
 @pytest.mark.parametrize(
     ("listen", "message"),
     [
-        ("0.0.0.0:9464", "0.0.0.0 can be reached from other machines, which needs a token, and this version has none"),
+        ("0.0.0.0:9464", "0.0.0.0 can be reached from other machines, which needs a token: add a table"),
         ("example.org:80", "example.org can be reached from other machines"),
         ("[::]:80", ":: can be reached from other machines"),
         ("9464", 'must be "host:port"'),

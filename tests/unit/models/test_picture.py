@@ -254,3 +254,55 @@ def test_the_colours_stay_what_they_are_while_another_thread_converts() -> None:
     stop.set()
     other.join(10)
     assert seen == {("bt709", True, True)}
+
+
+# Grey levels of the four corners of `bars` as BT.601 luma of full range.
+CORNERS_LUMA = [round(0.299 * r + 0.587 * g + 0.114 * b) for r, g, b in corners(bars())]
+
+
+@pytest.mark.parametrize("size", [(64, 48), (65, 49), (322, 182)])
+@pytest.mark.parametrize(
+    ("pix_fmt", "full_range"),
+    [
+        *(("yuv420p", True), ("yuv420p", False), ("yuvj420p", True), ("yuv422p", True), ("yuv444p", False)),
+        *(("nv12", True), ("yuyv422", True), ("uyvy422", False), ("yuv420p10le", True), ("yuv420p10be", True)),
+        *(("p010le", True), ("yuv444p12le", False), ("gray", True), ("gray10le", True), ("ya8", True)),
+        *(("rgb24", True), ("bgra", True), ("gbrp", True), ("rgb48le", True)),
+    ],
+)
+def test_the_luma_of_every_format_is_what_is_stored(pix_fmt: str, full_range: bool, size: tuple[int, int]) -> None:
+    luma = VideoPicture(as_format(bars(*size), pix_fmt, full_range=full_range)).luma(32, 24)
+    assert luma.shape == (24, 32)
+    assert luma.dtype == np.uint8
+    assert not luma.flags.writeable
+    full = full_range or pix_fmt.startswith(("gray", "ya8"))  # which the scaler that made them takes for full range
+    expected = CORNERS_LUMA if full else [16 + value * 219 / 255 for value in CORNERS_LUMA]
+    found = [int(luma[y, x]) for y, x in [(6, 8), (6, 24), (18, 8), (18, 24)]]
+    assert found == pytest.approx(expected, abs=TOLERANCE), found
+
+
+@pytest.mark.parametrize(("rotation_deg", "turns"), [(0, 0), (90, -1), (180, 2), (270, 1)])
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "rgb24"])
+def test_the_luma_of_a_turned_picture_is_upright(pix_fmt: str, rotation_deg: RotationDeg, turns: int) -> None:
+    picture = VideoPicture(as_format(bars(66, 48), pix_fmt, full_range=True), rotation_deg)
+    upright = np.rot90(bars(66, 48), turns) @ np.array([0.299, 0.587, 0.114])
+    luma = picture.luma(30, 20)
+    assert luma.shape == (20, 30)
+    assert not luma.flags.writeable
+    for y, x in [(5, 7), (5, 22), (15, 7), (15, 22)]:
+        expected = upright[y * upright.shape[0] // 20, x * upright.shape[1] // 30]
+        assert luma[y, x] == pytest.approx(expected, abs=TOLERANCE)
+
+
+def test_the_luma_is_never_larger_than_the_picture_and_exact_at_its_size() -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (48, 64), dtype=np.uint8)
+    picture = VideoPicture(av.VideoFrame.from_ndarray(noise, "gray"))
+    assert np.array_equal(picture.luma(64, 48), noise)
+    assert np.array_equal(picture.luma(1920, 1080), noise)
+    assert VideoPicture(as_format(bars(8, 6), "rgb24")).luma(64, 48).shape == (6, 8)
+
+
+def test_a_spot_of_luma_is_a_mean_and_not_one_pixel() -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (720, 1280), dtype=np.uint8)
+    spots = VideoPicture(av.VideoFrame.from_ndarray(noise, "gray")).luma(96, 54)
+    assert spots.std() < noise.std() / 3

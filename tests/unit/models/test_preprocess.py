@@ -38,6 +38,9 @@ class Plain:
     def yuv420p(self) -> YuvPlanes:
         raise NotImplementedError
 
+    def luma(self, width: int, height: int) -> npt.NDArray[np.uint8]:
+        raise NotImplementedError
+
 
 def filled(
     preprocess: Preprocess, *pictures: Plain, dtype: npt.DTypeLike = np.float32, channels_last: bool = False

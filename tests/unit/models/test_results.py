@@ -11,8 +11,9 @@ from hypothesis.extra.numpy import arrays
 
 from pipeline.contracts.frame import NoPicture, Size
 from pipeline.contracts.result import Classification, Detections, Embedding, Prediction, Result, SemanticMask, Text
+from pipeline.contracts.sink import SourceEvent
 from pipeline.models.masks import encode_rle
-from pipeline.models.results import rfc3339, to_dict, to_line
+from pipeline.models.results import event_line, rfc3339, to_dict, to_line
 from pipeline.testing import detections, frame, result
 
 GOLDEN = (
@@ -41,6 +42,20 @@ def test_a_line_is_exactly_the_documented_format() -> None:
     found = replace(detections((6, 8, 24.5, 24), names=("car",)), tracker_id=np.array([3], np.int32))
     line = to_line(result(replace(frame(7, source="gate"), path="in/street.mp4"), found))
     assert line == GOLDEN
+
+
+def test_a_damaged_frame_is_flagged_and_no_other() -> None:
+    plain = result(frame())
+    assert to_dict(replace(plain, frame=replace(plain.frame, corrupt=True)))["corrupt"] is True
+    assert "corrupt" not in to_dict(plain)
+
+
+def test_an_event_is_exactly_the_documented_format() -> None:
+    event = SourceEvent("ab" * 16, "gate", "state", "reconnecting", "TIMEOUT", "no answer", 1_700_000_000.28)
+    assert event_line(event) == (
+        '{"schema":"penstock.event/1","id":"abababababababababababababababab","event":"state","source":"gate",'
+        '"value":"reconnecting","code":"TIMEOUT","detail":"no answer","at":"2023-11-14T22:13:20.280Z"}'
+    )
 
 
 def test_supervision_reads_a_line_as_it_is(sv: ModuleType) -> None:

@@ -38,9 +38,9 @@ def test_what_is_written_off_is_counted_and_late_settlements_change_nothing() ->
 
 
 def test_every_outcome_is_there_from_the_start() -> None:
-    ledger = Ledger(["cam"], ["lines"])
-    assert set(ledger.sources["cam"].read().outcomes) == set(FrameOutcome)
-    assert set(ledger.sinks["lines"].read().outcomes) == set(ResultOutcome)
+    ledger = Ledger()
+    assert set(ledger.source("cam").read().outcomes) == set(FrameOutcome)
+    assert set(ledger.sink("lines").read().outcomes) == set(ResultOutcome)
     assert ledger.faults(drained=True) == []
 
 
@@ -72,3 +72,31 @@ def test_the_equation_holds_while_threads_move_frames() -> None:
     while any(thread.is_alive() for thread in threads):
         assert page.read().fault(drained=False) is None
     assert page.read().outcomes["inferred"] == 6000
+
+
+def test_a_page_that_is_removed_is_closed_and_its_faults_are_kept() -> None:
+    ledger = Ledger()
+    page = ledger.source("cam")
+    page.enter(2)
+    page.settle(FrameOutcome.INFERRED)
+    account = ledger.remove_source("cam")
+    assert account.outcomes["dropped_shutdown"] == 1
+    page.settle(FrameOutcome.INFERRED)  # by a thread that comes late
+    assert page.read() == account
+    assert ledger.faults(drained=True) == []
+    twice = ledger.source("gate")
+    twice.settle(FrameOutcome.INFERRED)
+    ledger.remove_source("gate")
+    assert ledger.sources == {}
+    assert ledger.faults(drained=True) == []
+
+
+def test_whoever_settles_the_last_frame_tells() -> None:
+    told: list[int] = []
+    page = Page("cam", FrameOutcome)
+    page.enter(2)
+    page.tell_when_settled(lambda: told.append(page.read().open))
+    page.settle(FrameOutcome.INFERRED)
+    assert told == []
+    page.settle(FrameOutcome.INFERRED)
+    assert told == [0]

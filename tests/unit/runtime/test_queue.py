@@ -5,14 +5,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from pipeline.contracts.clock import Clock, SystemClock
 from pipeline.contracts.component import WhenFull
+from pipeline.runtime.port import Port
 from pipeline.runtime.queue import Drops, Lane, LaneLimits, LaneQueue
 from pipeline.testing import MovableClock
 
 DROPS = Drops("full", "stale", "closed")
 
 
-def _queue(clock: MovableClock | None = None, max_bytes: int = 1 << 20) -> tuple[LaneQueue[int], list[tuple[int, str]]]:
+def _queue(clock: Clock | None = None, max_bytes: int = 1 << 20) -> tuple[LaneQueue[int], list[tuple[int, str]]]:
     dropped: list[tuple[int, str]] = []
     queue: LaneQueue[int] = LaneQueue(
         on_drop=lambda item, reason: dropped.append((item, reason)),
@@ -129,7 +131,7 @@ def test_a_lane_that_drops_never_makes_its_producer_wait_for_room() -> None:
     assert lane.wait_for_room()
 
 
-def test_a_blocked_producer_wakes_when_the_consumer_dies_and_its_item_is_counted() -> None:
+def test_a_blocked_producer_wakes_when_the_consumer_dies_and_keeps_its_item() -> None:
     queue, dropped = _queue()
     lane = queue.lane(LaneLimits(max_items=1))
     lane.put(1)
@@ -139,12 +141,14 @@ def test_a_blocked_producer_wakes_when_the_consumer_dies_and_its_item_is_counted
     queue.close("dead")
     producer.join(10)
     assert answers == [False]
-    assert sorted(dropped) == [(1, "dead"), (2, "dead")]
+    assert dropped == [(1, "dead")]
+    assert lane.closed_reason == "dead"
     assert queue.get().items == []
 
 
 def test_a_waiting_consumer_wakes_when_the_last_lane_closes() -> None:
     queue, _ = _queue()
+    queue.finish()
     lanes = [queue.lane(LaneLimits()), queue.lane(LaneLimits())]
     taken: list[list[int]] = []
     consumer = threading.Thread(target=lambda: taken.append(queue.get().items))
@@ -160,9 +164,126 @@ def test_what_is_in_a_closed_lane_is_still_taken() -> None:
     lane = queue.lane(LaneLimits())
     lane.put(1)
     lane.close()
+    queue.finish()
     assert queue.get().items == [1]
     assert queue.get().items == []
     assert lane.put(2) is False
+
+
+def test_a_queue_without_lanes_waits_for_one_until_it_is_finished() -> None:
+    queue, _ = _queue()
+    queue.lane(LaneLimits()).close()
+    taken: list[list[int]] = []
+    consumer = threading.Thread(target=lambda: taken.extend((queue.get().items, queue.get().items)))
+    consumer.start()
+    late = queue.lane(LaneLimits())
+    late.put(1)
+    late.close()
+    queue.finish()
+    consumer.join(10)
+    assert taken == [[1], []]
+
+
+def test_a_lane_that_takes_over_gives_what_the_old_one_had_first_and_in_its_turn() -> None:
+    queue, _ = _queue()
+    old, other = queue.lane(LaneLimits()), queue.lane(LaneLimits())
+    old.put(1)
+    other.put(100)
+    old.put(2)
+    new = queue.lane(LaneLimits(max_items=3), taking_over=old)
+    assert old.put(9) is False
+    new.put(3)
+    assert queue.get(10).items == [1, 100, 2, 3]
+
+
+def test_lanes_that_come_and_go_leave_nothing_behind() -> None:
+    queue, _ = _queue(max_bytes=10)
+    for item in range(50):
+        lane = queue.lane(LaneLimits(own_bytes=100))
+        lane.put(item)
+        lane.close()
+        queue.get()
+    assert queue._lanes == []
+    assert queue._max_bytes == 10
+
+
+def test_under_load_the_lower_priority_is_shed_and_equals_take_turns() -> None:
+    queue, dropped = _queue()
+    low = queue.lane(LaneLimits(max_items=1, when_full="drop_oldest", priority=-1))
+    first, second = queue.lane(LaneLimits(max_items=1)), queue.lane(LaneLimits(max_items=1))
+    low.put(1)
+    first.put(10)
+    second.put(20)
+    assert queue.get(2).items == [10, 20]
+    low.put(2)
+    first.put(11)
+    assert queue.get(2).items == [11, 2]
+    assert dropped == [(1, "full")]
+
+
+def test_a_batch_waits_so_long_for_more_and_no_longer() -> None:
+    queue, _ = _queue(SystemClock())
+    lane = queue.lane(LaneLimits())
+    lane.put(1)
+    taken: list[list[int]] = []
+    consumer = threading.Thread(target=lambda: taken.append(queue.get(2, max_wait_s=20).items))
+    consumer.start()
+    lane.put(2)
+    consumer.join(10)
+    assert taken == [[1, 2]]
+    lane.put(3)
+    assert queue.get(2, max_wait_s=0.02).items == [3]
+
+
+def test_no_item_is_made_stale_by_waiting_for_a_batch_to_fill() -> None:
+    queue, dropped = _queue(SystemClock())
+    lane = queue.lane(LaneLimits(max_age_s=0.5))
+    lane.put(1)
+    assert queue.get(2, max_wait_s=20).items == [1]
+    assert dropped == []
+
+
+def test_a_port_that_is_moved_loses_nothing_of_a_producer_at_work() -> None:
+    queues = [_queue() for _ in range(3)]
+    port = Port(queues[0][0].lane(LaneLimits(max_items=1)))
+    refused: list[str] = []
+
+    def produce() -> None:
+        for item in range(3000):
+            assert port.wait_for_room()
+            if (reason := port.put(item)) is not None:
+                refused.append(reason)
+
+    taken: list[list[int]] = [[], [], []]
+
+    def consume(index: int) -> None:
+        while items := queues[index][0].get(4).items:
+            taken[index] += items
+
+    threads = [threading.Thread(target=produce), *(threading.Thread(target=consume, args=(n,)) for n in range(3))]
+    for thread in threads:
+        thread.start()
+    for queue, _ in queues[1:]:
+        while not taken[0]:
+            threading.Event().wait(0.001)
+        port.move(queue.lane(LaneLimits(max_items=1)))
+    threads[0].join(20)
+    port.close()
+    for queue, _ in queues:
+        queue.finish()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+    assert refused == []
+    assert [item for items in taken for item in items] == list(range(3000))
+
+
+def test_an_event_does_not_wait_for_room() -> None:
+    queue, dropped = _queue()
+    lane = queue.lane(LaneLimits(max_items=1))
+    lane.put(1)
+    assert lane.put(2, wait=False)
+    assert dropped == [(2, "full")]
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -183,14 +304,19 @@ class QueueMachine(RuleBasedStateMachine):
         self.taken: list[int] = []
         self.numbers: list[int] = []
         self.closed: set[int] = set()
+        self.refused: list[int] = []
         self.dead = False
+        self.queue.finish()
 
     @rule(lane=st.integers(0, 3), nbytes=st.integers(0, 30))
     def put(self, lane: int, nbytes: int) -> None:
         lane %= len(self.lanes)
         item = lane * 1_000_000 + len(self.put_items)
         self.put_items.append(item)
-        assert self.lanes[lane].put(item, nbytes) == (lane not in self.closed and not self.dead)
+        taken = self.lanes[lane].put(item, nbytes)
+        assert taken == (lane not in self.closed and not self.dead)
+        if not taken:
+            self.refused.append(item)
 
     @precondition(lambda self: any(len(lane) for lane in self.lanes))
     @rule(count=st.integers(1, 5))
@@ -214,6 +340,12 @@ class QueueMachine(RuleBasedStateMachine):
         self.clock.advance(seconds)
 
     @rule(lane=st.integers(0, 3))
+    def take_over(self, lane: int) -> None:
+        lane %= len(self.lanes)
+        if lane not in self.closed:
+            self.lanes[lane] = self.queue.lane(self.lanes[lane].limits, taking_over=self.lanes[lane])
+
+    @rule(lane=st.integers(0, 3))
     def close_lane(self, lane: int) -> None:
         lane %= len(self.lanes)
         self.lanes[lane].close()
@@ -230,7 +362,9 @@ class QueueMachine(RuleBasedStateMachine):
         if not hasattr(self, "queue"):
             return
         inside = [entry.item for lane in self.lanes for entry in lane._entries]
-        assert sorted(self.taken + [item for item, _ in self.dropped] + inside) == self.put_items_sorted()
+        ended = self.taken + [item for item, _ in self.dropped] + self.refused
+        assert sorted(ended + inside) == self.put_items_sorted()
+        assert len(self.queue) == len(inside)
         assert self.queue.nbytes == sum(entry.nbytes for lane in self.lanes for entry in lane._entries)
 
     def put_items_sorted(self) -> list[int]:
@@ -266,13 +400,16 @@ def test_conservation_holds_with_threads_at_both_ends(
 ) -> None:
     queue, dropped = _queue(max_bytes=8)
     ends = [(queue.lane(LaneLimits(max_items, 100, policy)), count) for policy, max_items, count in lanes]
+    queue.finish()
+    refused: list[int] = []
     taken: list[tuple[int, list[int]]] = []
     lock = threading.Lock()
 
     def produce(index: int) -> None:
         lane, count = ends[index]
         for item in range(count):
-            lane.put(index * 1000 + item, nbytes=item % 4)
+            number = index * 1000 + item
+            refused.extend([] if lane.put(number, nbytes=item % 4) else [number])
         lane.close()
 
     def consume() -> None:
@@ -292,7 +429,7 @@ def test_conservation_holds_with_threads_at_both_ends(
 
     in_order = [item for _, items in sorted(taken) for item in items]
     everything = sorted(index * 1000 + item for index, (_, count) in enumerate(ends) for item in range(count))
-    assert sorted(in_order + [item for item, _ in dropped]) == everything
+    assert sorted(in_order + refused + [item for item, _ in dropped]) == everything
     for index in range(len(ends)):
         mine = [item for item in in_order if item // 1000 == index]
         assert mine == sorted(mine)
@@ -306,5 +443,5 @@ def test_after_close_nothing_blocks(policy: WhenFull) -> None:
     lane = queue.lane(LaneLimits(max_items=1, when_full=policy))
     queue.close("dead")
     assert lane.put(1) is False
-    assert dropped == [(1, "dead")]
+    assert not dropped
     assert queue.get().items == []

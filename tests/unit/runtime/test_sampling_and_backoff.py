@@ -47,16 +47,22 @@ def test_frames_without_time_stamps_are_sampled_by_when_they_came() -> None:
 
 
 @given(st.integers(0, 2**32), st.floats(0.1, 10), st.floats(0.1, 100))
-def test_each_delay_is_within_the_growing_ceiling(seed: int, base_s: float, cap_s: float) -> None:
+def test_each_delay_is_between_the_base_and_the_growing_ceiling(seed: int, base_s: float, cap_s: float) -> None:
     backoff = Backoff(base_s, cap_s, random.Random(seed))
-    for tries in range(12):
-        assert 0 <= backoff.next_s() <= min(cap_s, base_s * 2**tries)
+    for tries in range(1, 12):
+        assert min(base_s, cap_s) <= backoff.next_s() <= min(cap_s, base_s * 2**tries)
+
+
+def test_where_trying_makes_it_worse_the_delay_is_long_at_once() -> None:
+    delays = [Backoff(1.0, 30.0, random.Random(seed)).next_s(longest=True) for seed in range(400)]
+    assert 15 <= min(delays) < 16
+    assert 29 < max(delays) <= 30
 
 
 def test_the_delays_have_full_jitter() -> None:
     delays = [Backoff(1.0, 30.0, random.Random(seed)).next_s() for seed in range(400)]
-    assert min(delays) < 0.1
-    assert max(delays) > 0.9
+    assert 1 <= min(delays) < 1.1
+    assert 1.9 < max(delays) <= 2
 
 
 def test_the_other_sides_wish_is_honoured_and_a_reset_begins_anew() -> None:
@@ -65,7 +71,7 @@ def test_the_other_sides_wish_is_honoured_and_a_reset_begins_anew() -> None:
     for _ in range(10):
         backoff.next_s()
     backoff.reset()
-    assert backoff.next_s() <= 1.0
+    assert backoff.next_s() <= 2.0
 
 
 def test_the_sixth_bug_in_a_minute_is_one_too_many() -> None:

@@ -11,8 +11,11 @@ import pytest
 from aiohttp import web
 
 from pipeline.contracts.errors import ConfigError
+from pipeline.server.access import Access
 from pipeline.server.app import Limits, Server, make_app
-from pipeline.server.routes import ROUTES, Health, Route, Views, json_response
+from pipeline.server.desk import Desk
+from pipeline.server.routes import NAME, ROUTES, Route
+from pipeline.server.views import Commands, Health, Views, json_response
 
 SHORT = Limits(idle_s=0.2, deadline_s=0.2, linger_s=0.1)
 INSIDE = "/srv/models/hidden.onnx"
@@ -26,7 +29,7 @@ def metrics(accept: str) -> tuple[bytes, str]:
 
 def server(
     *,
-    status: Callable[[], Mapping[str, Any]] = lambda: {"sources": {}},
+    status: Callable[[], Mapping[str, Any]] = lambda: {"config_hash": "abc", "sources": [{"name": "gate"}]},
     live: Health = WELL,
     ready: Health = WELL,
     limits: Limits | None = None,
@@ -63,37 +66,60 @@ async def talk(under_test: Server, sent: bytes) -> bytes:
     return received
 
 
-def test_every_route_of_the_table_answers_get_and_head() -> None:
+def reading_routes() -> list[Route]:
+    return [route for route in ROUTES if route.method == "GET"]
+
+
+def test_every_reading_route_of_the_table_answers_get_and_head() -> None:
     async def test(under_test: Server) -> None:
-        for route in ROUTES:
-            status, headers, body = await ask(under_test.url + route.path)
+        for route in reading_routes():
+            path = route.path.replace(NAME, "gate")
+            status, headers, body = await ask(under_test.url + path)
             assert (status, bool(body)) == (200, True)
             assert headers["Server"] == "penstock"
             assert headers["Cache-Control"] == "no-store"
             assert headers["X-Content-Type-Options"] == "nosniff"
             assert "Access-Control-Allow-Origin" not in headers
-            status, headers, body = await ask(under_test.url + route.path, "HEAD")
+            status, headers, body = await ask(under_test.url + path, "HEAD")
             assert (status, body) == (200, "")
 
     run(test, server())
 
 
-def served_paths(app: web.Application) -> list[str]:
-    return [resource.canonical for resource in app.router.resources()]
+def served(app: web.Application) -> list[tuple[str, str]]:
+    return [
+        (route.method, route.resource.canonical)
+        for route in app.router.routes()
+        if route.resource is not None and route.method != "HEAD"
+    ]
+
+
+def desk() -> Desk:
+    return Desk(Views(metrics, dict, lambda: WELL, lambda: WELL), Commands(), Access())
 
 
 def test_nothing_is_served_that_is_not_in_the_table_with_its_scope() -> None:
-    app = make_app(Views(metrics, dict, Health, Health), "127.0.0.1", Limits())  # type: ignore[arg-type]
-    assert served_paths(app) == [route.path for route in ROUTES]
-    assert {method for route in app.router.routes() for method in [route.method]} == {"GET", "HEAD"}
-    assert {route.path: route.scope for route in ROUTES} == {
-        "/metrics": "metrics",
-        "/livez": "open",
-        "/readyz": "open",
-        "/api/v1/status": "read",
+    app = make_app(desk(), Access(), (), Limits())
+    expected = [(route.method, route.path.replace(NAME, "{name}")) for route in ROUTES]
+    assert served(app) == expected
+    assert {(route.method, route.path.replace(NAME, "NAME")): route.scope for route in ROUTES} == {
+        ("GET", "/"): "read",
+        ("GET", "/metrics"): "metrics",
+        ("GET", "/livez"): "open",
+        ("GET", "/readyz"): "open",
+        ("GET", "/api/v1/openapi.json"): "read",
+        ("GET", "/api/v1/status"): "read",
+        ("GET", "/api/v1/sources"): "read",
+        ("GET", "/api/v1/sources/NAME"): "read",
+        ("PUT", "/api/v1/sources/NAME"): "control",
+        ("DELETE", "/api/v1/sources/NAME"): "control",
+        ("POST", "/api/v1/sources/NAME/pause"): "control",
+        ("POST", "/api/v1/sources/NAME/resume"): "control",
+        ("POST", "/api/v1/sources/NAME/restart"): "control",
+        ("POST", "/api/v1/reload"): "control",
     }
     app.router.add_static("/debug", "/")  # the comparison notices one that is not
-    assert served_paths(app) != [route.path for route in ROUTES]
+    assert served(app) != expected
 
 
 def test_a_scrape_gets_what_its_accept_header_asks_for() -> None:
@@ -123,7 +149,9 @@ def test_health_is_a_status_code_and_says_what_was_looked_at(path: str, ok: bool
 @pytest.mark.parametrize(
     ("method", "path", "status", "error"),
     [
-        ("GET", "/", 404, "Not Found"),
+        ("GET", "/nothing", 404, "Not Found"),
+        ("GET", "/api/v1/sources/Gate", 404, "Not Found"),
+        ("GET", "/api/v1/sources/a%0ab", 404, "Not Found"),
         ("GET", "/metrics/", 404, "Not Found"),
         ("GET", "/%2e%2e/etc/passwd", 404, "Not Found"),
         ("POST", "/metrics", 405, "Method Not Allowed"),
@@ -199,7 +227,10 @@ def test_it_answers_to_the_names_of_this_machine(host: str) -> None:
 def test_a_name_that_was_rebound_to_this_machine_is_refused(host: str) -> None:
     async def test(under_test: Server) -> None:
         status, _, body = await ask(under_test.url + "/api/v1/status", headers={"Host": host})
-        assert (status, json.loads(body)) == (421, {"error": "this server does not go by that name"})
+        assert (status, json.loads(body)) == (
+            421,
+            {"error": "this server does not go by that name; server.hosts can add it"},
+        )
 
     run(test, server())
 
@@ -246,7 +277,7 @@ def test_a_body_that_nobody_asked_for_does_not_hold_the_connection() -> None:
 
 def app_that_reads_bodies(limits: Limits) -> web.Application:
     """The real application with a route that waits for a body, as later ones will."""
-    app = make_app(Views(metrics, dict, Health, Health), "127.0.0.1", limits, routes=())  # type: ignore[arg-type]
+    app = make_app(desk(), Access(), (), limits, routes=())
 
     async def read(request: web.Request) -> web.Response:
         return json_response(200, {"bytes": len(await request.read())})
@@ -282,7 +313,7 @@ def test_a_client_that_does_not_read_its_answer_is_cut_off() -> None:
             reset.register(client, 0)  # tells of errors only
             assert await asyncio.to_thread(reset.poll, 20_000)
 
-    run(test, server(limits=SHORT, status=lambda: {"long": "x" * 50_000_000}))
+    run(test, server(limits=SHORT, status=lambda: {"config_hash": "", "long": "x" * 50_000_000}))
 
 
 async def is_served(under_test: Server) -> bool:
@@ -362,4 +393,15 @@ def test_the_address_of_version_six_stands_in_brackets() -> None:
 
 def test_a_route_cannot_be_added_without_a_scope() -> None:
     with pytest.raises(TypeError, match="scope"):
-        Route("/x", answer=lambda _views, _request: json_response(200, {}))  # type: ignore[call-arg]
+        Route("GET", "/x", answer=Desk.live, summary="x")  # type: ignore[call-arg]
+
+
+def test_names_that_the_operator_gave_are_answered_to() -> None:
+    async def test(under_test: Server) -> None:
+        for host, status in (("box.lan:9464", 200), ("BOX.LAN", 200), ("other.lan", 421)):
+            assert (await ask(under_test.url + "/livez", headers={"Host": host}))[0] == status
+
+    named = Server(
+        ("127.0.0.1", 0), metrics=metrics, status=dict, live=lambda: WELL, ready=lambda: WELL, hosts=("Box.lan",)
+    )
+    run(test, named)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.contracts.errors import FatalError, TransientError
+from pipeline.contracts.sink import SourceEvent
 from pipeline.testing import PluginContext, frame, result
 from sinks.jsonl import JsonlSink, JsonlSinkConfig, Mode
 
@@ -169,6 +170,7 @@ def test_a_full_disk_leaves_whole_lines_only_and_passes(
 FULL = """
 import resource, sys
 from pipeline.contracts.errors import TransientError
+from pipeline.contracts.sink import SourceEvent
 from pipeline.testing import PluginContext, frame, result
 from sinks.jsonl import JsonlSinkConfig
 
@@ -212,3 +214,24 @@ def test_closing_finishes_every_file_that_can_be(
     with pytest.raises(FatalError, match=r"b\.jsonl cannot be written: Input/output error"):
         sink.close()
     assert sorted(path.name for path in tmp_path.glob("*.jsonl*")) == ["a.jsonl", "b.jsonl.part", "c.jsonl"]
+
+
+def test_an_event_goes_to_the_file_that_its_source_writes_to_or_to_that_of_its_hour(
+    tmp_path: Path, ctx: PluginContext
+) -> None:
+    def event(source: str) -> SourceEvent:
+        return SourceEvent("e" * 32, source, "state", "reconnecting", "TIMEOUT", "no answer", 1_700_003_600.0)
+
+    def schemas(path: Path) -> list[str]:
+        return [json.loads(line)["schema"] for line in path.read_text().splitlines()]
+
+    table = {"path": str(tmp_path / "{source}-{date}-{hour}.jsonl"), "events": True}
+    sink = JsonlSinkConfig.model_validate(table).build(ctx)
+    sink.open()
+    sink.write([result(frame(0, source="gate"))])  # at 22:13
+    sink.notice(event("gate"))
+    sink.notice(event("yard"))  # at 23:13
+    sink.close()
+    assert schemas(tmp_path / "gate-2023-11-14-22.jsonl") == ["penstock.result/1", "penstock.event/1"]
+    assert schemas(tmp_path / "yard-2023-11-14-23.jsonl") == ["penstock.event/1"]
+    assert len(list(tmp_path.iterdir())) == 2

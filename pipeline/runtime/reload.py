@@ -1,0 +1,249 @@
+"""`Reload`: from one configuration to another while the pipeline runs: all of it, or nothing.
+
+First what is new is opened beside the old: backends and sinks, then sources. Any failure throws it away, and all is as
+it was. Then, without a failure being possible any more, the old is exchanged for the new. Two sinks that write the
+same file cannot be open at once: they are exchanged between the two, one after the other, and back if that fails.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal, Protocol
+
+from pipeline.config.diff import Plan, diff, is_rebuilt
+from pipeline.config.settings import Settings
+from pipeline.contracts.errors import ConfigError, PenstockError
+from pipeline.contracts.sink import SinkConfig
+from pipeline.runtime.backend_runner import BackendRunner
+from pipeline.runtime.sink_runner import SinkRunner
+from pipeline.runtime.source_runner import SourceRunner
+from pipeline.runtime.topology import Runner, Topology
+from pipeline.telemetry.readings import SourceState
+
+HANDOVER_S = 10.0
+"""What is exchanged has so long to end before the new one begins without waiting for it."""
+
+
+class Until(Protocol):
+    """How to wait."""
+
+    def __call__(self, done: Callable[[], bool], timeout_s: float) -> Awaitable[bool]:
+        """Wait until `done`, at most `timeout_s`; True when it came true."""
+        ...
+
+
+class ReloadError(Exception):
+    """The new configuration cannot be put in force; everything is as it was.
+
+    Args:
+        problems: why, a line each.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class Reload:
+    """Made and used once, by the supervisor, in the main thread."""
+
+    def __init__(self, topology: Topology, new: Settings, until: Until) -> None:
+        self._topology = topology
+        self._old = topology.settings
+        self._new = new
+        self._until = until
+        self.plan: Plan = diff(self._old, new)
+        self._sinks: dict[str, SinkRunner] = {}
+        self._backends: dict[str, BackendRunner] = {}
+        self._sources: dict[str, SourceRunner] = {}
+
+    async def carry_out(self) -> None:
+        """Put the new configuration in force.
+
+        Raises:
+            ReloadError: it cannot be; everything is as it was.
+        """
+        try:
+            await self._open_backends_and_sinks()
+            await self._try_sources()
+            await self._exchange_sinks_on_one_file()
+        except BaseException:
+            self._throw_away()
+            raise
+        await self._commit()
+
+    # Beside the old
+
+    async def _open_backends_and_sinks(self) -> None:
+        for name in self.plan.names("backend", "added", "changed"):
+            self._backends[name] = self._topology.make_backend(self._new, name, trial=True)
+            self._backends[name].start()
+        for name in self._rebuilt_sinks():
+            if not self._shares_a_file(name):
+                self._sinks[name] = self._topology.make_sink(self._new, name, trial=True)
+                self._sinks[name].start()
+        runners: list[BackendRunner | SinkRunner] = [*self._backends.values(), *self._sinks.values()]
+        await self._until(
+            lambda: any(runner.error for runner in runners) or all(map(_is_open, runners)), self._new.reload_timeout_s
+        )
+        self._raise_for([(runner, runner.error, _is_open(runner)) for runner in runners])
+
+    async def _try_sources(self) -> None:
+        """A camera that is down is no reason to refuse a configuration, but one that would be lost by it is."""
+        tried = []
+        for name in self.plan.names("source", "changed"):
+            runner = self._sources[name] = self._topology.make_source(self._new, name)
+            if self._topology.sources[name].state is SourceState.RUNNING:
+                runner.start()
+                tried.append(runner)
+        await self._until(
+            lambda: any(runner.trial_error for runner in tried) or all(runner.primed for runner in tried),
+            self._new.reload_timeout_s,
+        )
+        self._raise_for([(runner, runner.trial_error, runner.primed) for runner in tried])
+
+    def _raise_for(self, tried: Sequence[tuple[Runner, PenstockError | None, bool]]) -> None:
+        problems = []
+        for runner, error, good in tried:
+            kind = _kind_of(runner)
+            if isinstance(error, ConfigError):
+                problems.append(str(self._new.blame(kind, runner.name, error)))
+            elif error is not None:
+                problems.append(f"{kind} {runner.name}: {error}")
+            elif not good and not any(other is not None for _, other, _ in tried):
+                problems.append(f"{kind} {runner.name}: not open within {self._new.reload_timeout_s:g} s")
+        if problems:
+            raise ReloadError(problems)
+
+    def _throw_away(self) -> None:
+        made: list[Runner] = [*self._sources.values(), *self._backends.values(), *self._sinks.values()]
+        for runner in made:
+            if isinstance(runner, SinkRunner):
+                runner.finish()
+            else:
+                runner.abandon()
+            self._topology.let_go(runner)
+        for name in self.plan.names("sink", "added"):
+            self._topology.ledger.sinks.pop(name, None)
+
+    # One after the other
+
+    def _rebuilt_sinks(self) -> list[str]:
+        added = self.plan.names("sink", "added")
+        changed = self.plan.names("sink", "changed")
+        return added + [n for n in changed if is_rebuilt(self._old.sinks[n], self._new.sinks[n], "sink")]
+
+    def _shares_a_file(self, name: str) -> bool:
+        old = self._old.sinks.get(name)
+        if old is None:
+            return False
+        names = {*self._old.sources, *self._new.sources}
+        return bool(_files(old, names) & _files(self._new.sinks[name], names))
+
+    async def _exchange_sinks_on_one_file(self) -> None:
+        done: list[str] = []
+        for name in self._rebuilt_sinks():
+            if not self._shares_a_file(name):
+                continue
+            done.append(name)
+            error = await self._exchange(name, self._new)
+            if error is None:
+                continue
+            await self._exchange(name, self._old, failed=self._topology.sinks[name])
+            for exchanged in done[:-1]:
+                await self._exchange(exchanged, self._old)
+            raise ReloadError([f"sink {name}: {error}"])
+
+    async def _exchange(self, name: str, settings: Settings, failed: SinkRunner | None = None) -> PenstockError | None:
+        """Results wait in the new one's queue while the old one ends; the error if the new one does not open."""
+        topology, old = self._topology, self._topology.sinks[name]
+        new = topology.sinks[name] = topology.make_sink(settings, name, trial=failed is None)
+        if failed is not None:
+            new.inherit(failed)
+        topology.connect_sink(settings, name)
+        if failed is None:
+            old.finish()
+        await self._until(lambda: old.ended, HANDOVER_S)
+        topology.let_go(old)
+        new.start()
+        await self._until(lambda: new.opened or new.ended, settings.reload_timeout_s)
+        return new.error if new.opened or new.error else PenstockError("did not open in time")
+
+    # Nothing fails from here on
+
+    async def _commit(self) -> None:
+        topology, new, plan = self._topology, self._new, self.plan
+        old_sinks = [topology.sinks[name] for name in self._sinks if name in topology.sinks]
+        old_sources = {name: topology.sources[name] for name in plan.names("source", "changed", "removed")}
+        old_backends = {name: topology.backends[name] for name in plan.names("backend", "changed", "removed")}
+        topology.settings = new
+        topology.sinks |= self._sinks
+        topology.backends |= self._backends
+        for name in plan.names("source", "added"):
+            topology.forget_route(name)  # of one of this name that is still on its way out
+            topology.add_route(name)
+            self._sources[name] = topology.make_source(new, name)
+        topology.sources |= self._sources
+        for name in plan.names("source", "removed"):
+            del topology.sources[name]
+        old_sinks += [topology.remove_sink(name) for name in plan.names("sink", "removed")]
+        for name in plan.names("backend", "removed"):
+            del topology.backends[name]
+        for name in topology.sinks:
+            topology.connect_sink(new, name)
+        for sink in old_sinks:
+            sink.finish()
+            topology.let_go(sink, forget=sink.name not in topology.sinks)
+        self._move_sources(old_sources)
+        await self._relieve_backends(old_backends)
+
+    def _move_sources(self, old_sources: dict[str, SourceRunner]) -> None:
+        topology = self._topology
+        for name, runner in topology.sources.items():
+            if name not in self._sources:
+                if self._new.backend_of(name) in self._backends:
+                    topology.move_port(self._new, runner)
+                continue
+            old = old_sources.get(name)
+            if old is not None:
+                old.stop()
+            port = topology.new_port(self._new, name, replaces=old)
+            if old is not None:
+                old.close_lane()
+                if old.is_paused:
+                    runner.pause()
+            if runner.threads[0].ident is None:
+                runner.start(port)
+            else:
+                runner.go(port)
+        for name, old in old_sources.items():
+            old.stop()
+            old.close_lane()
+            topology.let_go(old, forget=name not in topology.sources)
+
+    async def _relieve_backends(self, old_backends: dict[str, BackendRunner]) -> None:
+        """The new ones take frames when the old ones have given back theirs, so that no result overtakes another."""
+        for old in old_backends.values():
+            old.finish()
+        await self._until(lambda: all(old.ended for old in old_backends.values()), HANDOVER_S)
+        for name, old in old_backends.items():
+            if not old.ended:
+                old.abandon()
+            self._topology.let_go(old, forget=name not in self._topology.backends)
+        for backend in self._topology.backends.values():
+            backend.config_hash = self._new.config_hash
+        for backend in self._backends.values():
+            backend.go()
+
+
+def _is_open(runner: BackendRunner | SinkRunner) -> bool:
+    return runner.ready if isinstance(runner, BackendRunner) else runner.opened
+
+
+def _kind_of(runner: Runner) -> Literal["source", "backend", "sink"]:
+    if isinstance(runner, SourceRunner):
+        return "source"
+    return "backend" if isinstance(runner, BackendRunner) else "sink"
+
+
+def _files(config: SinkConfig, sources: set[str]) -> set[object]:
+    """What the sink writes, as far as known: the files, and what it was given as its path."""
+    return {*(path for source in sources for path in config.writes(source)), getattr(config, "path", None)} - {None}

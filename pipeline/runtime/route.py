@@ -1,0 +1,79 @@
+"""`Route`: all that belongs to one source on its way to the sinks, whichever backend and sinks these are just now."""
+
+from typing import NamedTuple
+
+from pipeline.contracts.component import Name
+from pipeline.contracts.frame import Frame, NoPicture
+from pipeline.contracts.result import Result
+from pipeline.contracts.sink import SourceEvent
+from pipeline.runtime.ledger import Page, ResultOutcome
+from pipeline.runtime.port import Port
+from pipeline.telemetry.metrics import Metrics
+
+Delivery = Result | SourceEvent
+"""What goes into a sink's queue; only results are in the ledger."""
+
+
+class Waiting(NamedTuple):
+    """A frame in a backend's queue, with the way that its result will go."""
+
+    frame: Frame
+    route: "Route"
+
+    def settle(self, outcome: str) -> None:
+        """The frame ended here."""
+        self.route.page.settle(outcome)
+
+
+class Outlet:
+    """One source's way into one sink; survives the exchange of the sink. `offer` belongs to the backend's deliverer."""
+
+    def __init__(self, port: Port[Delivery], page: Page, *, wants_pictures: bool, wants_events: bool) -> None:
+        self.port = port
+        self.wants_pictures = wants_pictures
+        self.wants_events = wants_events
+        self._page = page
+
+    def offer(self, result: Result) -> None:
+        """Hand over one result; waits only where the policy is `block` and the sink alive. Never raises."""
+        self._page.enter()
+        nbytes = result.prediction.nbytes + result.frame.picture.nbytes
+        if self.port.put(result, nbytes) is not None:
+            self._page.settle(ResultOutcome.FAILED)
+
+
+class Route:
+    """Made by the topology, one for each source, as long as the source is configured.
+
+    `outlets` is replaced as a whole, by the main thread; whoever delivers reads it once for each result.
+    """
+
+    def __init__(self, source: Name, page: Page, metrics: Metrics) -> None:
+        self.source = source
+        self.page = page
+        self.outlets: dict[str, Outlet] = {}
+        self.queue_s = metrics.stage("queue", source=source)
+        self.age_s = metrics.age(source, "inferred")
+        self.delivered_age_s = metrics.age(source, "delivered")
+        self.detections = metrics.detections(source)
+
+    @property
+    def wants_pictures(self) -> bool:
+        """Whether any sink wants the pixels."""
+        return any(outlet.wants_pictures for outlet in self.outlets.values())
+
+    def deliver(self, result: Result) -> None:
+        """Offer the result to every sink: with its pixels to those that want them, without to the others."""
+        released: Result | None = result if isinstance(result.frame.picture, NoPicture) else None
+        for outlet in self.outlets.values():
+            if not outlet.wants_pictures:
+                released = released or result.released()
+                outlet.offer(released)
+            elif result is not released:  # a sink that came while this frame was inferred finds no pixels left
+                outlet.offer(result)
+
+    def tell(self, event: SourceEvent) -> None:
+        """Offer the event to every sink that wants to know; a source does not wait for a sink: none that is full."""
+        for outlet in self.outlets.values():
+            if outlet.wants_events:
+                outlet.port.put(event, wait=False)

@@ -1,0 +1,128 @@
+"""The OpenAPI 3.1 document, made from the table of routes: what is served is described, and nothing else."""
+
+import re
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from pipeline.server.routes import TEXT, Route
+from pipeline.server.schemas import SCHEMAS, Schema
+
+_PARAMETER = re.compile(r"\{(\w+):(.*)\}(?=/|$)")
+
+_GUARD = {
+    400: "no valid HTTP",
+    408: "it took too long to send the request or to read the answer",
+    421: "this server does not go by the name in Host",
+    500: "a bug, told in the log",
+}
+_DENIED = {401: "no token, or none that is good", 403: "the token has not the scope, or it is not allowed here"}
+
+
+def document(routes: Sequence[Route], version: str, source_schema: Mapping[str, Any]) -> Schema:
+    """The whole document.
+
+    Args:
+        routes: the table.
+        version: of Penstock.
+        source_schema: JSON Schema of a source's table, its definitions under `$defs`.
+    """
+    table: Schema = _moved(source_schema)
+    definitions = table.pop("$defs", {})
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        paths.setdefault(plain_path(route), {})[route.method.lower()] = _operation(route)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Penstock",
+            "version": version,
+            "description": "Streaming video inference: metrics, health, status and orders.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": {**SCHEMAS, "SourceTable": table, **definitions},
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def index(routes: Sequence[Route], version: str) -> Schema:
+    """What `/` shows: a line for each route."""
+    paths = [
+        {"method": route.method, "path": plain_path(route), "scope": route.scope, "summary": route.summary}
+        for route in routes
+    ]
+    return {"version": version, "paths": paths}
+
+
+def plain_path(route: Route) -> str:
+    """The path with `{name}` in place of what aiohttp wants."""
+    return _PARAMETER.sub(r"{\1}", route.path)
+
+
+def _operation(route: Route) -> Schema:
+    statuses = {status: HTTPStatus(status).phrase for status in route.responses}
+    guards = {**_GUARD, **(_DENIED if route.scope != "open" else {})}
+    described = {**statuses, **guards}
+    operation: Schema = {
+        "operationId": route.answer.__name__,
+        "summary": route.summary,
+        "responses": {
+            str(status): _response(description, route.responses.get(status, "Error"), status)
+            for status, description in sorted(described.items())
+        },
+    }
+    if route.scope != "open":
+        # Scopes of a bearer scheme are roles, new in 3.1.
+        operation["security"] = [{"bearer": [route.scope]}]
+    parameters: list[Schema] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "pattern": f"^{pattern}$"}}
+        for name, pattern in _PARAMETER.findall(route.path)
+    ]
+    if route.if_match:
+        description = "the config_hash that must be in force, in quotes; left out: any"
+        parameters.append(
+            {"name": "If-Match", "in": "header", "description": description, "schema": {"type": "string"}}
+        )
+    if parameters:
+        operation["parameters"] = parameters
+    if route.takes_source:
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/SourceTable"}}},
+        }
+    return operation
+
+
+def _response(description: str, schema: str, status: int) -> Schema:
+    if schema == TEXT:
+        return {"description": description, "content": {"text/plain": {"schema": {"type": "string"}}}}
+    response: Schema = {
+        "description": description,
+        "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}},
+    }
+    if status == HTTPStatus.UNAUTHORIZED:
+        response["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
+    return response
+
+
+def _moved(value: Any) -> Any:
+    """A copy in which references point to where the definitions stand in the document."""
+    if isinstance(value, Mapping):
+        return {
+            name: _component(inner) if name == "$ref" and isinstance(inner, str) else _mapping(name, inner)
+            for name, inner in value.items()
+        }
+    return [_moved(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _mapping(name: str, value: Any) -> Any:
+    """Also the mapping of a discriminator names definitions."""
+    if name == "mapping" and isinstance(value, Mapping):
+        return {tag: _component(where) if isinstance(where, str) else _moved(where) for tag, where in value.items()}
+    return _moved(value)
+
+
+def _component(reference: str) -> str:
+    return reference.replace("#/$defs/", "#/components/schemas/", 1)

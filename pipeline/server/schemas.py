@@ -1,0 +1,91 @@
+"""The JSON Schemas of all answers, by name: the OpenAPI document is made from them."""
+
+from typing import Any
+
+Schema = dict[str, Any]
+
+_TEXT: Schema = {"type": "string"}
+_TEXT_OR_NULL: Schema = {"type": ["string", "null"]}
+_NUMBER_OR_NULL: Schema = {"type": ["number", "null"]}
+_TRUTH: Schema = {"type": "boolean"}
+_COUNT: Schema = {"type": "integer", "minimum": 0}
+_COUNTS: Schema = {"type": "object", "additionalProperties": _COUNT}
+_HASH: Schema = {"type": "string", "description": "of the configuration in force; send it back as If-Match"}
+_LINES: Schema = {"type": "array", "items": _TEXT}
+
+
+def _object(**properties: Schema) -> Schema:
+    """All of these, and nothing said of what a later version adds."""
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _list(name: str) -> Schema:
+    return {"type": "array", "items": {"$ref": f"#/components/schemas/{name}"}}
+
+
+_STATE: Schema = {
+    "type": "string",
+    "description": "starting, running, reconnecting, paused, ended, failed or stopped",
+}
+
+SCHEMAS: dict[str, Schema] = {
+    "Error": _object(error=_TEXT),
+    "Index": _object(
+        version=_TEXT, paths={"type": "array", "items": _object(method=_TEXT, path=_TEXT, scope=_TEXT, summary=_TEXT)}
+    ),
+    "Document": {"type": "object", "description": "OpenAPI 3.1"},
+    "Health": {
+        "type": "object",
+        "properties": {
+            "status": {"enum": ["ok", "failing"]},
+            "checks": {"type": "object", "additionalProperties": _TEXT},
+            "sources": {
+                "type": "array",
+                "items": _object(
+                    name=_TEXT, state=_STATE, code=_TEXT_OR_NULL, last_frame_age_s=_NUMBER_OR_NULL, required=_TRUTH
+                ),
+            },
+        },
+        "required": ["status"],
+        "description": "checks and sources only for who may read",
+    },
+    "Source": _object(
+        name=_TEXT,
+        type=_TEXT,
+        state=_STATE,
+        code={"type": ["string", "null"], "description": "why it is down, e.g. AUTH_FAILED"},
+        error=_TEXT_OR_NULL,
+        content={"type": "string", "description": "what its pictures show: ok, frozen, black or moved"},
+        required=_TRUTH,
+        backend=_TEXT,
+        last_frame_at={"type": ["number", "null"], "description": "Unix seconds"},
+        last_frame_age_s=_NUMBER_OR_NULL,
+        decoded=_COUNT,
+        outcomes=_COUNTS,
+        in_flight=_COUNT,
+        queued=_COUNT,
+        queue_capacity=_COUNT,
+        details={
+            "type": "object",
+            "additionalProperties": {"type": ["string", "number"]},
+            "description": "codec, transport and the like, as far as known",
+        },
+    ),
+    "Sources": _object(config_hash=_HASH, sources=_list("Source")),
+    "Backend": _object(name=_TEXT, model=_TEXT, ready=_TRUTH, error=_TEXT_OR_NULL),
+    "Sink": _object(name=_TEXT, open=_TRUTH, error=_TEXT_OR_NULL, accepted=_COUNT, outcomes=_COUNTS, pending=_COUNT),
+    "Status": _object(
+        version=_TEXT,
+        config_hash=_HASH,
+        uptime_s={"type": "number"},
+        stopping=_TRUTH,
+        sources=_list("Source"),
+        backends=_list("Backend"),
+        sinks=_list("Sink"),
+    ),
+    "Told": _object(source=_TEXT, order={"enum": ["pause", "resume", "restart"]}),
+    "Reloaded": _object(config_hash=_HASH, changes=_LINES, problems=_LINES),
+    "NotReloaded": _object(error=_TEXT, problems=_LINES, config_hash=_HASH),
+    "Conflict": _object(error=_TEXT, config_hash=_HASH),
+    "UnderWay": _object(status=_TEXT),
+}

@@ -1,0 +1,110 @@
+"""`LiveSource`: anything live that PyAV can open, from its address to frames."""
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pipeline.contracts.component import Context
+from pipeline.contracts.frame import FailedFrame, Frame
+from pipeline.contracts.secret import SecretUrl
+from sources._live_clock import StreamClock
+from sources._live_tls import Tls
+
+if TYPE_CHECKING:
+    from sources._live_reader import LiveFrame
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How to open one live stream, and its limits. Made by a config's `build`, never changed.
+
+    Attributes:
+        address: what FFmpeg is to open.
+        shown: what messages call it: without credentials, in one line.
+        transport: how it comes, for status pages: "tcp", "udp", "tls", "http", "v4l2".
+        demuxer: FFmpeg's name of the format, where it is not left to FFmpeg.
+        options: FFmpeg's own options.
+        tls: how the other side proves who it is, where that is asked.
+        open_timeout_s: for connecting, asking and seeing the first data.
+        first_frame_timeout_s: from there to the first picture.
+        stall_timeout_s: from one picture to the next.
+        decode_threads: how many threads decode.
+        max_pixels: larger pictures are refused by the decoder.
+        on_corrupt: what becomes of a frame whose damage was concealed.
+        max_fps: how many frames a second are wanted, where not all of them need to be decoded.
+    """
+
+    address: SecretUrl | Path
+    shown: str
+    transport: str
+    open_timeout_s: float
+    first_frame_timeout_s: float
+    stall_timeout_s: float
+    decode_threads: int
+    max_pixels: int
+    on_corrupt: Literal["flag", "skip"]
+    max_fps: float | None = None
+    demuxer: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    tls: Tls | None = None
+
+
+class LiveSource:
+    """A camera or a stream. Built by its config, read by its runner's thread; `details` may be asked by any.
+
+    It takes every packet as soon as it comes: a reader that waits for anybody else would see an ever older picture,
+    without an error. Dropping is up to the lane behind it. `seq` and `pts_s` go on over reconnects.
+    """
+
+    live = True
+
+    def __init__(self, plan: Plan, ctx: Context) -> None:
+        self._plan = plan
+        self._ctx = ctx
+        self._seq = 0
+        self._times = StreamClock()
+        self._details: Mapping[str, str | int | float] = {"transport": plan.transport}
+
+    def details(self) -> Mapping[str, str | int | float]:
+        """Codec, transport, size and rate, as far as they are known."""
+        return self._details
+
+    def frames(self, stop: threading.Event) -> Iterator[Frame | FailedFrame]:
+        """One connection, to its end. See `Source`.
+
+        Raises:
+            TransientError: it cannot be opened, ended, or stalled. Nothing that a camera does is final.
+        """
+        from sources._live_reader import Connection
+
+        if stop.is_set():
+            return
+        with closing(Connection(self._plan, self._ctx.clock)) as connection, closing(connection.items(stop)) as items:
+            self._times.begin_connection(connection.interval_s)
+            for item in items:
+                self._details = connection.details
+                if isinstance(item, FailedFrame):
+                    yield item
+                else:
+                    yield self._frame(item)
+
+    def _frame(self, item: "LiveFrame") -> Frame:
+        stamp = self._times.stamp(
+            raw_s=item.raw_s, camera_s=item.camera_s, at_s=item.at_s, wall_s=self._ctx.clock.wall()
+        )
+        self._seq += 1
+        return Frame(
+            source=self._ctx.name,
+            seq=self._seq - 1,
+            pts_s=stamp.pts_s,
+            captured_at=stamp.captured_at,
+            time_source=stamp.time_source,
+            picture=item.take_picture(),
+            decoded_at=item.at_s,
+            corrupt=item.corrupt,
+            time_jump=stamp.time_jump,
+            clock_offset_s=stamp.clock_offset_s,
+        )

@@ -1,0 +1,318 @@
+"""One connection to something live through PyAV: every packet is taken at once, every wait has an end."""
+
+import struct
+import threading
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import av
+from av.codec.context import Flags, ThreadType
+from av.container import InputContainer
+from av.video.frame import PictureType, VideoFrame
+from av.video.stream import VideoStream
+
+from pipeline.contracts.clock import Clock
+from pipeline.contracts.errors import SourceErrorCode, TransientError
+from pipeline.contracts.frame import FailedFrame
+from pipeline.contracts.secret import SecretUrl
+from pipeline.models.picture import RotationDeg, VideoPicture
+from sources._decode import clockwise
+from sources._live import Plan
+from sources._live_errors import as_error, closed, no_picture
+from sources._live_skip import Decode, Skipping
+from sources._open import MEDIA_ERRORS, reason
+
+if TYPE_CHECKING:
+    from av.packet import Packet
+
+_RATE_EVERY_S = 2.0
+_PACED_AHEAD_S = 0.05
+_PACED_BEHIND_S = 2.0
+# Demuxers that make time stamps up: 25 frames a second, whatever comes.
+_WITHOUT_TIME_STAMPS = frozenset(["mpjpeg", "mjpeg", "jpeg_pipe", "h264", "hevc"])
+
+
+@dataclass(slots=True)
+class LiveFrame:
+    """A decoder's frame with what is known about when it was taken.
+
+    Attributes:
+        raw_s: its time stamp in the stream's own seconds; None where it has none.
+        camera_s: when it was taken by the camera's clock, Unix seconds; None where the camera does not tell.
+        at_s: monotonic seconds at which it was decoded.
+        corrupt: whether the decoder concealed damage in it.
+    """
+
+    raw_s: float | None
+    camera_s: float | None
+    at_s: float
+    rotation_deg: RotationDeg
+    corrupt: bool
+    _frame: VideoFrame | None = field(repr=False)
+
+    def take_picture(self) -> VideoPicture:
+        """The pixels, once: a generator that is suspended must not hold on to what it gave last."""
+        frame, self._frame = self._frame, None
+        if frame is None:
+            raise RuntimeError("the picture was taken before")
+        return VideoPicture(frame, self.rotation_deg)
+
+
+class Connection:
+    """An open stream. Made and used by the source's thread only; close it.
+
+    The time limits are those of PyAV's interrupt callback. FFmpeg swallows the first time-out of a read (it flushes
+    its parser, gives one more packet and waits again), so it is given half of the limit.
+
+    Raises:
+        TransientError: it cannot be opened, and why.
+    """
+
+    def __init__(self, plan: Plan, clock: Clock) -> None:
+        self._plan = plan
+        self._clock = clock
+        self._container = _open(plan, clock)
+        try:
+            self._stream = _video_stream(self._container, plan.shown)
+        except BaseException:
+            self._container.close()
+            raise
+        self._set_decoder_up()
+        self._skipping = Skipping(plan.max_fps, plan.stall_timeout_s / 2)
+        self._camera_minus_raw_s: float | None = None
+        self._good_start = False  # what comes before the first whole picture is in part made up
+        self._frames = 0
+        self._packets_since_frame = 0
+        self._last_frame_at_s = clock.monotonic()
+        self._stamped = self._container.format.name not in _WITHOUT_TIME_STAMPS
+        self._pace = _Pace() if self._container.format.name == "hls" else None
+        self._rate = _Rate()
+        self.details: Mapping[str, str | int | float] = self._describe(
+            self._stream.codec_context.width, self._stream.codec_context.height
+        )
+
+    @property
+    def interval_s(self) -> float:
+        """From one frame to the next, as the stream declares it; 0 where it does not."""
+        rate = _declared_fps(self._stream) if self._stamped else 0.0
+        return 1 / rate if rate else 0.0
+
+    def close(self) -> None:
+        """Close it; frames that were handed out stay good."""
+        self._container.close()
+
+    def items(self, stop: threading.Event) -> Generator[LiveFrame | FailedFrame]:
+        """Every frame as it comes, and a `FailedFrame` for each packet that cannot be decoded.
+
+        Ends within one packet once `stop` is set, where none comes within `stall_timeout_s`.
+
+        Raises:
+            TransientError: the stream ended or stalled.
+        """
+        for packet in self._packets(stop):
+            if stop.is_set():
+                return
+            now_s = self._clock.monotonic()
+            self._check_for_stall(now_s)
+            if not packet.size:  # the end, or the parser's flush
+                continue
+            self._packets_since_frame += 1
+            raw_s = _seconds(packet.pts, packet) if self._stamped else None
+            self._note_camera_time(packet, raw_s)
+            if self._rate.passed(now_s):
+                self.details = {**self.details, "fps": self._rate.fps}
+            if not self._wants(packet, raw_s if self._stamped else now_s):
+                continue
+            if self._pace is not None and not self._pace.wait(raw_s, self._clock, stop):
+                return
+            yield from self._decoded(packet)
+            del packet
+        raise closed(self._plan.shown)
+
+    def _packets(self, stop: threading.Event) -> Iterator["Packet[VideoStream]"]:
+        failure = None
+        try:
+            yield from self._container.demux(self._stream)
+        except MEDIA_ERRORS as error:
+            if not stop.is_set():
+                failure = as_error(error, self._plan.shown)
+                if failure.code is SourceErrorCode.TIMEOUT:
+                    failure = self._no_picture(self._limit_s())
+        if failure is not None:
+            raise failure
+
+    def _decoded(self, packet: "Packet[VideoStream]") -> Iterator[LiveFrame | FailedFrame]:
+        context = self._stream.codec_context
+        alone = self._skipping.mode is Decode.KEYFRAMES
+        try:
+            frames = packet.decode()
+            if alone:  # without its followers a decoder that reorders would hold it back
+                frames += context.decode(None)
+        except MEDIA_ERRORS as error:
+            if self._good_start:
+                yield FailedFrame(f"{self._plan.shown}: a frame cannot be decoded: {reason(error)}")
+            return
+        finally:
+            if alone:
+                context.flush_buffers()
+        while frames:
+            if (item := self._frame(frames.pop(0))) is not None:
+                yield item
+                item = None  # let go of, see `take_picture`
+
+    def _frame(self, frame: VideoFrame) -> LiveFrame | FailedFrame | None:
+        now_s = self._clock.monotonic()
+        corrupt = bool(frame.is_corrupt)
+        if not self._good_start:
+            if corrupt and not frame.key_frame:
+                return None
+            self._good_start = True
+        self._frames += 1
+        self._packets_since_frame = 0
+        self._last_frame_at_s = now_s
+        raw_s = _seconds(frame.pts, frame) if self._stamped else None
+        mode = self._skipping.mode
+        self._skipping.decoded(raw_s if self._stamped else now_s, frame.pict_type == PictureType.B)
+        if self._skipping.mode is not mode:
+            self._set_skipping()
+        if (frame.width, frame.height) != (self.details["width"], self.details["height"]):
+            self.details = self._describe(frame.width, frame.height)
+        if corrupt and self._plan.on_corrupt == "skip":
+            return FailedFrame(f"{self._plan.shown}: a damaged frame", corrupt=True)
+        camera_s = None
+        if raw_s is not None and self._camera_minus_raw_s is not None:
+            camera_s = raw_s + self._camera_minus_raw_s
+        return LiveFrame(raw_s, camera_s, now_s, clockwise(frame.rotation), corrupt, frame)
+
+    def _wants(self, packet: "Packet[VideoStream]", at_s: float | None) -> bool:
+        before = self._skipping.mode
+        wanted = self._skipping.wants(at_s, packet.is_keyframe)
+        if self._skipping.mode is not before:
+            if Decode.KEYFRAMES in (before, self._skipping.mode):
+                self._stream.codec_context.flush_buffers()
+            self._set_skipping()
+        return wanted
+
+    def _set_skipping(self) -> None:
+        leaves_out = self._skipping.mode is Decode.REFERENCES
+        self._stream.codec_context.skip_frame = "NONREF" if leaves_out else "DEFAULT"
+
+    def _set_decoder_up(self) -> None:
+        context = self._stream.codec_context
+        context.options = {"max_pixels": str(self._plan.max_pixels)}
+        # Frame threads hold back one frame for each thread; slices and a single thread hold back none.
+        context.thread_count = self._plan.decode_threads
+        context.thread_type = ThreadType.SLICE if self._plan.decode_threads > 1 else ThreadType.NONE
+        context.flags |= Flags.low_delay
+
+    def _note_camera_time(self, packet: "Packet[VideoStream]", raw_s: float | None) -> None:
+        # The difference to the time stamp holds until the next sender report, however frames are reordered.
+        if raw_s is not None and packet.has_sidedata("prft"):
+            wall_us, *_ = struct.unpack_from("<q", bytes(packet.get_sidedata("prft")))  # AVProducerReferenceTime
+            self._camera_minus_raw_s = wall_us / 1e6 - raw_s
+
+    def _check_for_stall(self, now_s: float) -> None:
+        if now_s - self._last_frame_at_s > self._limit_s():
+            raise self._no_picture(self._limit_s())
+
+    def _limit_s(self) -> float:
+        return self._plan.stall_timeout_s if self._frames else self._plan.first_frame_timeout_s
+
+    def _no_picture(self, limit_s: float) -> TransientError:
+        came = self._packets_since_frame > 1  # one is what a time-out drives out of the parser
+        return no_picture(self._plan.shown, limit_s, frames_came=self._frames > 0, packets_came=came)
+
+    def _describe(self, width: int, height: int) -> Mapping[str, str | int | float]:
+        return {
+            "codec": self._stream.codec_context.name,
+            "transport": self._plan.transport,
+            "width": width,
+            "height": height,
+            "fps": round(self._rate.fps or _declared_fps(self._stream), 2),
+        }
+
+
+class _Rate:
+    """How many packets a second come, measured again every two seconds."""
+
+    def __init__(self) -> None:
+        self.fps = 0.0
+        self._since_s: float | None = None
+        self._packets = 0
+
+    def passed(self, now_s: float) -> bool:
+        """One more packet; True when `fps` is new."""
+        self._packets += 1
+        if self._since_s is None:
+            self._since_s, self._packets = now_s, 0
+        elif now_s - self._since_s >= _RATE_EVERY_S:
+            self.fps = round(self._packets / (now_s - self._since_s), 2)
+            self._since_s, self._packets = now_s, 0
+            return True
+        return False
+
+
+class _Pace:
+    """Plays HLS as fast as it was filmed: it comes by the segment, seconds at once, and waits on the server."""
+
+    def __init__(self) -> None:
+        self._zero_s: float | None = None
+
+    def wait(self, raw_s: float | None, clock: Clock, stop: threading.Event) -> bool:
+        """Wait until it is the frame's turn; False when stopped."""
+        if raw_s is None:
+            return True
+        now_s = clock.monotonic()
+        if self._zero_s is None or not -_PACED_BEHIND_S <= self._zero_s + raw_s - now_s <= 60:
+            self._zero_s = now_s - raw_s
+        ahead_s = self._zero_s + raw_s - now_s
+        return not (stop.wait(ahead_s) if ahead_s > _PACED_AHEAD_S else stop.is_set())
+
+
+def _open(plan: Plan, clock: Clock) -> InputContainer:
+    failure, started_s = None, clock.monotonic()
+    # Opening has two steps with a limit each: the handshake, and a look at the first packets.
+    limit_s = plan.open_timeout_s / 2
+    read_s = min(plan.stall_timeout_s, plan.first_frame_timeout_s) / 2
+    try:
+        return av.open(
+            str(plan.address) if isinstance(plan.address, Path) else plan.address.reveal(),
+            format=plan.demuxer,
+            options={"max_pixels": str(plan.max_pixels), **plan.options},
+            timeout=(limit_s, read_s),
+            metadata_errors="ignore",
+        )
+    except MEDIA_ERRORS as error:
+        failure = as_error(error, plan.shown, took_s=clock.monotonic() - started_s, limit_s=limit_s)
+    if (
+        failure.code is SourceErrorCode.CONNECTION_FAILED
+        and plan.tls is not None
+        and isinstance(plan.address, SecretUrl)
+    ):
+        fault = plan.tls.fault(plan.address, limit_s)
+        failure = failure if fault is None else TransientError(f"{plan.shown}: {fault}", code=SourceErrorCode.TLS)
+    raise failure
+
+
+def _video_stream(container: InputContainer, shown: str) -> VideoStream:
+    if not container.streams.video:
+        raise TransientError(f"{shown}: there is no video in the stream", code=SourceErrorCode.CODEC_UNSUPPORTED)
+    stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise TransientError(
+            f"{shown}: there is no decoder for its video codec in this build of FFmpeg",
+            code=SourceErrorCode.CODEC_UNSUPPORTED,
+        )
+    return stream
+
+
+def _declared_fps(stream: VideoStream) -> float:
+    """Frames a second; 0 where nothing sensible is declared."""
+    fps = float(stream.average_rate or stream.guessed_rate or 0)
+    return fps if 0 < fps <= 1000 else 0.0
+
+
+def _seconds(pts: int | None, stamped: "Packet[VideoStream] | VideoFrame") -> float | None:
+    return None if pts is None or not stamped.time_base else float(pts * stamped.time_base)
