@@ -80,7 +80,10 @@ def check(config: Path) -> int:
         (len(settings.backends), "backend"),
         (len(settings.sinks), "sink"),
     )
-    click.echo(f"{config}: ok: " + ", ".join(f"{count} {noun}{'s' * (count != 1)}" for count, noun in counts))
+    summary = ", ".join(f"{count} {noun}{'s' * (count != 1)}" for count, noun in counts)
+    overlay = settings.overlay
+    laid_over = f"; {_shortest(overlay.path)}: {overlay}" if overlay is not None and str(overlay) else ""
+    click.echo(f"{config}: ok: {summary}{laid_over}")
     return 0
 
 

@@ -54,7 +54,11 @@ async def progress_bars(supervisor: Supervisor, *, shown: bool) -> AsyncIterator
 
 async def _refresh(progress: Progress, tasks: dict[str, TaskID], supervisor: Supervisor) -> None:
     while True:
+        for name in tasks.keys() - supervisor.topology.sources.keys():  # removed by a reload
+            progress.remove_task(tasks.pop(name))
         for reading in supervisor.read_sources():
+            if reading.name not in tasks:
+                tasks[reading.name] = progress.add_task(reading.name, total=None, rate="", drops="")
             task = tasks[reading.name]
             source = supervisor.topology.sources[reading.name].source
             speed = progress.tasks[task].speed

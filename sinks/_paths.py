@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 
 from pipeline.contracts.errors import ConfigError, FatalError
 from pipeline.contracts.frame import Frame
-from pipeline.contracts.paths import PACKAGE_PREFIX, base_dir_of, resolve_text
+from pipeline.contracts.paths import PACKAGE_PREFIX, base_dir_of, refuse_url, resolve_text
 
 PLACEHOLDERS = {
     "source": "name of the source",
@@ -31,6 +31,7 @@ def _resolve(value: object, info: ValidationInfo) -> object:
         raise ValueError("nothing is written into an installed package")
     if value.endswith("/"):
         raise ValueError("this is a folder; the name of a file is needed")
+    refuse_url(value)
     # A folder that happens to be called {x} is no placeholder.
     return resolve_text(value, Path(str(base_dir_of(info)).replace("{", "{{").replace("}", "}}")))
 

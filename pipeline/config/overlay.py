@@ -75,6 +75,11 @@ class Overlay:
         """Whether what the file says under `key` is not looked at."""
         return len(key) > 1 and key[0] == "sources" and (key[1] in self.sources or key[1] in self.removed)
 
+    def __str__(self) -> str:
+        """`put yard, door; removed gate`, or nothing."""
+        parts = (("put", tuple(self.sources)), ("removed", self.removed))
+        return "; ".join(f"{what} {', '.join(names)}" for what, names in parts if names)
+
     @property
     def places(self) -> Places:
         """Where its keys stand."""

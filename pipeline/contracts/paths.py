@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +41,16 @@ def _inside_package(text: str) -> Path:
     return path
 
 
+def refuse_url(text: str) -> None:
+    """A URL is no path, and as one it would be shown in messages, with its password.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
+        raise ValueError("is a URL; the path of a file or folder is needed")
+
+
 def base_dir_of(info: ValidationInfo) -> Path:
     """The folder that relative paths count from: that of the config file; the working directory without one."""
     context = info.context or {}
@@ -48,7 +59,10 @@ def base_dir_of(info: ValidationInfo) -> Path:
 
 
 def _resolve_path(value: object, info: ValidationInfo) -> object:
-    return Path(resolve_text(value, base_dir_of(info))) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    refuse_url(value)
+    return Path(resolve_text(value, base_dir_of(info)))
 
 
 def _resolve_pattern(value: object, info: ValidationInfo) -> object:

@@ -54,6 +54,11 @@ class Account:
     outcomes: Mapping[str, int]
     open: int
 
+    def plus(self, other: "Account") -> "Account":
+        """The sum of two pages, under this one's name."""
+        outcomes = {name: count + other.outcomes[name] for name, count in self.outcomes.items()}
+        return Account(self.name, self.entered + other.entered, outcomes, self.open + other.open)
+
     def fault(self, *, drained: bool) -> str | None:
         """What is wrong with this page, in words, or None; after a drain nothing may be open."""
         settled = sum(self.outcomes.values())
@@ -125,6 +130,10 @@ class Ledger:
     def __init__(self) -> None:
         self.sources: dict[str, Page] = {}
         self.sinks: dict[str, Page] = {}
+        self.removed_sources = Account("removed", 0, dict.fromkeys(map(str, FrameOutcome), 0), 0)
+        """Sum of the pages of sources that are no more."""
+        self.removed_sinks = Account("removed", 0, dict.fromkeys(map(str, ResultOutcome), 0), 0)
+        """Sum of the pages of sinks that are no more."""
         self._removed_faults: list[str] = []
 
     def source(self, name: str) -> Page:
@@ -139,13 +148,17 @@ class Ledger:
         """Close the page of a source that is no more; what is still open then was dropped."""
         page = self.sources.pop(name)
         page.write_off(FrameOutcome.DROPPED_SHUTDOWN)
-        return self._closed(page)
+        account = self._closed(page)
+        self.removed_sources = self.removed_sources.plus(account)
+        return account
 
     def remove_sink(self, name: str) -> Account:
         """Close the page of a sink that is no more; what is still open then has failed."""
         page = self.sinks.pop(name)
         page.write_off(ResultOutcome.FAILED)
-        return self._closed(page)
+        account = self._closed(page)
+        self.removed_sinks = self.removed_sinks.plus(account)
+        return account
 
     def _closed(self, page: Page) -> Account:
         account = page.read()

@@ -12,7 +12,7 @@ from pipeline.contracts.clock import Clock
 from pipeline.contracts.errors import ConfigError
 from pipeline.runtime import memory
 from pipeline.runtime.context import MainLoop, Surroundings
-from pipeline.runtime.ledger import Account, FrameOutcome, ResultOutcome
+from pipeline.runtime.ledger import Account, FrameOutcome, Page, ResultOutcome
 from pipeline.runtime.reload import Reload, ReloadError
 from pipeline.runtime.source_runner import SourceRunner
 from pipeline.runtime.topology import Runner, Topology
@@ -353,14 +353,19 @@ class Supervisor:
             self._events.unbalanced(fault)
         self._events.say_leftovers()
         return Report(
-            sources=[page.read() for page in topology.ledger.sources.values()],
-            sinks=[page.read() for page in topology.ledger.sinks.values()],
+            sources=_with_removed(topology.ledger.sources.values(), topology.ledger.removed_sources),
+            sinks=_with_removed(topology.ledger.sinks.values(), topology.ledger.removed_sinks),
             written=[path for sink in topology.sinks.values() for path in sink.sink.written()],
             failed=[runner.name for runner in topology.runners if runner.error is not None and not _is_passing(runner)],
             late=late,
             faults=faults,
             abandoned=self._abandoned,
         )
+
+
+def _with_removed(pages: Iterable[Page], removed: Account) -> list[Account]:
+    """All pages, and the sum of those that were removed, if there were any."""
+    return [*(page.read() for page in pages), *([removed] if removed.entered else [])]
 
 
 def _started_threads(runner: Runner) -> list[threading.Thread]:

@@ -3,6 +3,7 @@
 # ruff: noqa: S105, S106, S310  (the secrets are planted, the URL is our own)
 
 import json
+import os
 import re
 import signal
 import threading
@@ -135,7 +136,8 @@ def environment(workplace: Workplace) -> dict[str, str]:
     (plugins / "buggy_plugin.py").write_text(PLUGIN)
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: buggy\nVersion: 1\n")
     (metadata / "entry_points.txt").write_text("[penstock.sources]\nbuggy = buggy_plugin:BuggyConfig\n")
-    return {"CAM_PASSWORD": quote(ENV_PASS, safe=""), "API_TOKEN": API_TOKEN, "PYTHONPATH": str(plugins)}
+    path = os.pathsep.join(filter(None, (str(plugins), os.environ.get("PYTHONPATH"))))
+    return {"CAM_PASSWORD": quote(ENV_PASS, safe=""), "API_TOKEN": API_TOKEN, "PYTHONPATH": path}
 
 
 @pytest.fixture
@@ -259,7 +261,7 @@ def test_no_secret_turns_up_when_the_config_is_wrong(
 
         [sinks.lines]
         type = "jsonl"
-        path = "out/{source}.jsonl"
+        path = "http://me:c4nary/eleven@host/{source}.jsonl"
 
         [server]
         listen = "http://me:c4nary-ten@host/"
@@ -281,4 +283,4 @@ def test_a_mistake_in_a_reveal_would_be_found(workplace: Workplace, environment:
     for secret in (URL_PASS, KEY_PASS, ENV_PASS, QUERY_TOKEN, API_TOKEN, PLUGIN_PASS):
         for form in (secret, quote(secret, safe=""), json.dumps(secret), repr(secret), secret.upper()):
             assert CANARY.search(f"x{form}x")
-    assert (Path(environment["PYTHONPATH"]) / "buggy_plugin.py").is_file()
+    assert (Path(environment["PYTHONPATH"].split(os.pathsep)[0]) / "buggy_plugin.py").is_file()

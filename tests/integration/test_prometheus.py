@@ -45,11 +45,10 @@ SITE = """
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
     """A camera that gives frames and one that is down."""
     clip = camera_clip(tmp_path / "clip.mp4")
-    with RtspServer() as server:
-        with Daemon(tmp_path, SITE.format(url=server.add("/gate", clip))) as made:
-            made.ready().wait_frames("gate")
-            yield made
-            made.stop()
+    with RtspServer() as server, Daemon(tmp_path, SITE.format(url=server.add("/gate", clip))) as made:
+        made.ready().wait_frames("gate")
+        yield made
+        made.stop()
 
 
 def _monitored(root: Path, folder: Path, port: int) -> Prometheus:

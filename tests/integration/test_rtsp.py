@@ -1,7 +1,6 @@
 """The source `rtsp` against a real server: what cameras send, and all the ways in which they go away."""
 
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from media import camera_clip, moving, video
 from rtsp_server import RtspServer
 
@@ -342,37 +342,31 @@ def _wait_until(true: Callable[[], bool], limit_s: float = 5.0) -> None:
         ended.wait(0.05)
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `ca.pem`, `other.pem`, and `cam.pem` and `cam.key`, signed by the first for 127.0.0.1."""
-    folder = tmp_path_factory.mktemp("certificates")
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1")
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    try:
-        for name in ("ca", "other"):
-            openssl(*f"req -x509 -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.pem -subj /CN={name}".split())
-    except FileNotFoundError:
-        pytest.skip("openssl is not installed")
-    openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", "cam.key", "-out", "cam.csr", "-subj", "/CN=cam")
-    signed_by = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial")
-    openssl("x509", "-req", "-in", "cam.csr", *signed_by, "-out", "cam.pem", "-extfile", "names")
-    return folder
-
-
-def test_over_tls_the_camera_must_be_who_it_says(clips: Clips, certificates: Path) -> None:
+def test_over_tls_the_camera_must_be_who_it_says(clips: Clips, tmp_path: Path) -> None:
+    ours, other = trustme.CA(), trustme.CA()
+    ours.cert_pem.write_to_path(tmp_path / "ca.pem")
+    other.cert_pem.write_to_path(tmp_path / "other.pem")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificates / "cam.pem", certificates / "cam.key")
+    ours.issue_cert("127.0.0.1").configure_cert(context)
     with RtspServer(tls=context) as server:
         url = server.add("/cam", clips.h264)
-        assert watch(camera(url, ca_file=str(certificates / "ca.pem")), 2).error is None
+        assert watch(camera(url, ca_file=str(tmp_path / "ca.pem")), 2).error is None
         plain = url.replace("rtsps", "rtsp")
-        assert watch(camera(plain, transport="tls", ca_file=str(certificates / "ca.pem")), 2).error is None
-        for keys in ({"ca_file": str(certificates / "other.pem")}, {}):
+        assert watch(camera(plain, transport="tls", ca_file=str(tmp_path / "ca.pem")), 2).error is None
+        for keys in ({"ca_file": str(tmp_path / "other.pem")}, {}):
             stranger = watch(camera(url, **keys), 1)
             assert stranger.frames == []
             assert stranger.code is SourceErrorCode.TLS
             assert "not trusted" in str(stranger.error)
         assert watch(camera(url, verify=False), 2).error is None
+
+
+def test_a_certificate_for_another_name_is_not_trusted(clips: Clips, tmp_path: Path) -> None:
+    ours = trustme.CA()
+    ours.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ours.issue_cert("other.lan").configure_cert(context)
+    with RtspServer(tls=context) as server:
+        seen = watch(camera(server.add("/cam", clips.h264), ca_file=str(tmp_path / "ca.pem")), 1)
+    assert seen.frames == []
+    assert seen.code is SourceErrorCode.TLS

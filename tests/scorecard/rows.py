@@ -1,6 +1,6 @@
 """The list of the experiments, by their numbers."""
 
-from tests.scorecard import sources
+from tests.scorecard import backends, leaks, operation, security, sources
 from tests.scorecard.table import Row
 
 ROWS = {
@@ -19,5 +19,19 @@ ROWS = {
         Row(11, sources.row_11),
         Row(12, sources.row_12, limit_s=180),
         Row(13, sources.row_13),
+        Row(17, backends.row_17),
+        Row(18, backends.row_18, limit_s=600, alone=True),
+        Row(28, operation.row_28, limit_s=180, alone=True),
+        Row(29, operation.row_29),
+        Row(30, operation.row_30),
+        Row(31, operation.row_31),
+        Row(32, leaks.row_32, limit_s=3600, alone=True),
+        Row(33, operation.row_33, limit_s=180, alone=True),
+        Row(34, leaks.row_34, limit_s=180, alone=True),
+        Row(35, backends.row_35, limit_s=600, alone=True),
+        Row(36, operation.row_36, limit_s=180),
+        Row(40, security.row_40, limit_s=180),
+        Row(41, security.row_41, limit_s=180),
+        Row(44, security.row_44),
     )
 }

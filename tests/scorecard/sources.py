@@ -424,9 +424,8 @@ def row_12(folder: Path) -> Figures:
     for number, (extension, codec) in enumerate(kinds.items()):
         options = {"x265-params": "log-level=none"} if codec == "libx265" else None
         whole = numbered_video(folder / f"whole.{extension}", 10, codec=codec, options=options)
-        video(
-            media / f"good_b{number}.{extension}", [moving(n, 64, 48) for n in range(10)], codec=codec, options=options
-        )
+        pictures = [moving(n, 96, 64) for n in range(10)]
+        video(media / f"good_{number}.{extension}", pictures, codec=codec, options=options)
         for seed in range(60):
             path = media / f"zzuf_{number}_{seed}.{extension}"
             with whole.open("rb") as source, path.open("wb") as output:

@@ -8,12 +8,12 @@ from typing import Literal
 import numpy as np
 
 from pipeline.contracts.backend import BackendConfig
-from pipeline.contracts.component import Context
+from pipeline.contracts.component import Context, FrozenModel
 from pipeline.contracts.errors import ConfigError, FatalError, SourceErrorCode, TransientError
 from pipeline.contracts.frame import FailedFrame, Frame
 from pipeline.contracts.result import Detections, Prediction, Result, Timings
 from pipeline.contracts.sink import SinkConfig, SourceEvent
-from pipeline.contracts.source import SourceConfig
+from pipeline.contracts.source import LiveSourceConfig, SourceConfig
 from pipeline.models.picture import from_rgb
 
 Failure = Literal["none", "transient", "fatal", "config", "bug", "exit"]
@@ -38,28 +38,45 @@ def fail(failure: Failure, what: str) -> None:
         raise ZeroDivisionError(f"{what} has a bug")
 
 
-class FakeSourceConfig(SourceConfig):
+class FakeKeys(FrozenModel):
     """`frames` frames, those in `broken` not decodable; fails at `fail_at`, the first `fail_times` times."""
 
-    type: Literal["fake"] = "fake"
     frames: int = 10
     live: bool = False
     endless: bool = False
     fps: float = 0.0
+    pixels: tuple[int, int] = (16, 16)
     broken: tuple[int, ...] = ()
+    corrupt: tuple[int, ...] = ()
+    jumps: tuple[int, ...] = ()
+    clock_offset_s: float | None = None
     failure: Failure = "none"
     fail_at: int = 0
     fail_times: int = 1_000_000
     stuck: bool = False
+    stuck_at: int = -1
     alias: str | None = None
+
+
+class FakeSourceConfig(FakeKeys, SourceConfig):
+    type: Literal["fake"] = "fake"
+
+    def build(self, ctx: Context) -> "FakeSource":
+        return FakeSource(self, ctx)
+
+
+class LiveFakeConfig(FakeKeys, LiveSourceConfig):
+    type: Literal["live"] = "live"
 
     def build(self, ctx: Context) -> "FakeSource":
         return FakeSource(self, ctx)
 
 
 class FakeSource:
-    def __init__(self, config: FakeSourceConfig, ctx: Context) -> None:
+    def __init__(self, config: FakeKeys, ctx: Context) -> None:
         self.live = config.live
+        size = config.pixels
+        self._picture = PICTURE if size == (16, 16) else from_rgb(np.zeros((size[1], size[0], 3), np.uint8))
         self._config = config
         self._ctx = ctx
         self._seq = 0
@@ -82,8 +99,21 @@ class FakeSource:
             if seq in config.broken:
                 yield FailedFrame(f"frame {seq}")
                 continue
+            if seq == config.stuck_at:
+                STUCK.wait(30)
             now = self._ctx.clock.monotonic()
-            yield Frame(config.alias or self._ctx.name, seq, seq / 25, 1e9 + seq / 25, "pts", PICTURE, now)
+            yield Frame(
+                config.alias or self._ctx.name,
+                seq,
+                seq / 25,
+                1e9 + seq / 25,
+                "pts",
+                self._picture,
+                now,
+                corrupt=seq in config.corrupt,
+                time_jump=seq in config.jumps,
+                clock_offset_s=config.clock_offset_s,
+            )
         if config.stuck:
             STUCK.wait(30)
 
@@ -100,6 +130,7 @@ class FakeBackendConfig(BackendConfig):
     open_failures: int = 1
     open_delay_s: float = 0.0
     delay_s: float = 0.0
+    infer_s: float = 0.0
     stuck_at: int = -1
     short_answer: bool = False
     answer: Literal["boxes", "none", "exit"] = "boxes"
@@ -138,8 +169,8 @@ class FakeBackend:
             return [None] * len(batch)  # type: ignore[list-item]
         if config.answer == "exit":
             sys.exit("from a plugin")
-        if config.delay_s:
-            threading.Event().wait(config.delay_s * (1 + number % 3))
+        if config.delay_s or config.infer_s:
+            threading.Event().wait(config.infer_s + config.delay_s * (1 + number % 3))
         if config.fail_every and number % config.fail_every == config.fail_every - 1:
             fail(config.failure, "the batch")
         box = Detections(
@@ -172,6 +203,7 @@ class FakeSinkConfig(SinkConfig):
     delay_s: float = 0.0
     stuck_at: int = -1
     path: str | None = None
+    events: bool = False
 
     def build(self, ctx: Context) -> "FakeSink":
         return FakeSink(self)
@@ -180,6 +212,7 @@ class FakeSinkConfig(SinkConfig):
 class FakeSink:
     def __init__(self, config: FakeSinkConfig) -> None:
         self.wants_pictures = config.wants_pictures
+        self.wants_events = config.events
         self.results: list[Result] = []
         self.events: list[SourceEvent] = []
         self.opened = self.closed = 0

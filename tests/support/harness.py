@@ -1,16 +1,17 @@
 """Runs a whole pipeline in the test's own process, from tables to report, and checks the ledger whatever happens."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fakes import FakeBackendConfig, FakeSink, FakeSinkConfig, FakeSourceConfig
+from fakes import FakeBackendConfig, FakeSink, FakeSinkConfig, FakeSourceConfig, LiveFakeConfig
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.config.loader import from_tree
 from pipeline.contracts.clock import SystemClock
+from pipeline.contracts.source import SourceConfig
 from pipeline.registry import Registry
 from pipeline.runtime.supervisor import Report, Supervisor
 from pipeline.telemetry.events import Events
@@ -73,8 +74,8 @@ class Run:
             assert accepted == sum(counts.values()) + samples["penstock_sink_pending", (("sink", name),)]
 
 
-def run(tree: dict[str, Any], during: During | None = None) -> Run:
-    """Run a pipeline of fakes to its end; `during` runs beside it in the loop.
+def run(tree: dict[str, Any], during: During | None = None, plugins: Sequence[type[SourceConfig]] = ()) -> Run:
+    """Run a pipeline of fakes to its end; `during` runs beside it in the loop, `plugins` are there besides the fakes.
 
     The ledger is checked at the end of every run: it balances, nothing is in flight, and the metrics say the same.
     """
@@ -85,7 +86,7 @@ def run(tree: dict[str, Any], during: During | None = None) -> Run:
         for table in tree[kind].values():
             table.setdefault("type", "fake")
     tree.setdefault("server", {"listen": "off"})
-    registry = Registry.of(FakeSourceConfig, FakeBackendConfig, FakeSinkConfig)
+    registry = Registry.of(FakeSourceConfig, LiveFakeConfig, FakeBackendConfig, FakeSinkConfig)
     settings = from_tree(tree, base_dir=Path.cwd(), registry=registry)
     metrics, clock = Metrics("test"), SystemClock()
     supervisor = Supervisor(settings, events=Events(clock), metrics=metrics, clock=clock)

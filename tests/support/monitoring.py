@@ -34,17 +34,14 @@ class Prometheus:
     def __enter__(self) -> Self:
         program = tool("prometheus")
         assert program is not None
-        self._process = subprocess.Popen(
-            [
-                program,
-                f"--config.file={self._folder / 'prometheus.yml'}",
-                f"--storage.tsdb.path={self._folder / 'tsdb'}",
-                f"--web.listen-address={self._url.removeprefix('http://')}",
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=(self._folder / "prometheus.log").open("wb"),
-        )
+        command = [
+            program,
+            f"--config.file={self._folder / 'prometheus.yml'}",
+            f"--storage.tsdb.path={self._folder / 'tsdb'}",
+            f"--web.listen-address={self._url.removeprefix('http://')}",
+        ]
+        with (self._folder / "prometheus.log").open("wb") as log:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         until("Prometheus is ready", self._is_ready, 20)
         return self
 
@@ -77,14 +74,14 @@ class Prometheus:
         assert self._process is not None
         assert self._process.poll() is None, (self._folder / "prometheus.log").read_text()
         try:
-            with urllib.request.urlopen(f"{self._url}/-/ready", timeout=5):
+            with urllib.request.urlopen(f"{self._url}/-/ready", timeout=5):  # noqa: S310 - our own
                 return True
         except OSError:
             return False
 
     def _get(self, path: str) -> tuple[int, dict[str, Any]]:
         try:
-            with urllib.request.urlopen(self._url + path, timeout=10) as answer:
+            with urllib.request.urlopen(self._url + path, timeout=10) as answer:  # noqa: S310
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             with error:

@@ -71,13 +71,20 @@ class Machine:
         self._leader = 0
 
     def __enter__(self) -> Self:
-        self._nspawn = subprocess.Popen(
-            ["systemd-nspawn", "-q", "--register=no", "--keep-unit", "-D", str(self.root), "-b", "--private-network"],
-            stdin=subprocess.DEVNULL,
-            stdout=(self.root.parent / "nspawn.log").open("wb"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        command = [
+            "systemd-nspawn",
+            "-q",
+            "--register=no",
+            "--keep-unit",
+            "-D",
+            str(self.root),
+            "-b",
+            "--private-network",
+        ]
+        with (self.root.parent / "nspawn.log").open("wb") as log:
+            self._nspawn = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
         try:
             self.until(self._is_running, 30)
         except BaseException:

@@ -189,8 +189,10 @@ class Proofs:
         machine.run("systemctl", "start", "penstock", check=False)
         machine.until(lambda: machine.show("ActiveState") == "failed", 10)
         assert machine.show("ExecMainStatus") == "78"
-        line = next(line for line in machine.journal().splitlines() if "fsp" in line)
+        line = next(line for line in reversed(machine.journal().splitlines()) if "fsp" in line)
+        restarts = machine.show("NRestarts")
         time.sleep(2 * RESTART_S)  # nothing tells that something does not happen
+        assert machine.show("NRestarts") == restarts
         assert machine.show("ActiveState") == "failed"
         self.config.write_text(PIPELINE)
         return f"failed with 78, no restart: {line}"

@@ -45,7 +45,7 @@ def test_a_picture_without_any_change_is_frozen_after_its_limit_and_ok_at_the_ne
 def test_one_pixel_that_changes_is_life() -> None:
     def ticking(second: int) -> Grey:
         picture = scenery()
-        picture[11, 23] = second % 2 * 255.0
+        picture[11, 22] = 100.0 + second % 2  # by one grey level, between the samples of its spot
         return picture
 
     assert set(states(watch(frozen_after_s=5), ticking, range(60), noise=0)) == {OK}
@@ -120,10 +120,10 @@ def test_dusk_a_lamp_and_a_cloud_are_not_another_scene() -> None:
 
 def test_a_scene_that_changes_slowly_is_the_same_scene() -> None:
     def slowly(second: int) -> Grey:
-        share = second / 1200
+        share = second / 600
         return scenery(0) * (1 - share) + scenery(1) * share
 
-    assert set(states(watch(), slowly, range(1200))) == {OK}
+    assert set(states(watch(), slowly, range(600))) == {OK}
 
 
 def test_a_wall_has_no_structure_that_could_be_another_one() -> None:

@@ -14,6 +14,7 @@ from pipeline.contracts.backend import Backend, BackendConfig
 from pipeline.contracts.component import Context, FrozenModel
 from pipeline.contracts.errors import ConfigError
 from pipeline.contracts.paths import ConfigPath, ConfigPattern
+from pipeline.contracts.secret import SecretUrl
 from pipeline.contracts.sink import Sink, SinkConfig
 from pipeline.contracts.source import Source, SourceConfig
 from pipeline.registry import Registry
@@ -22,6 +23,7 @@ from pipeline.registry import Registry
 class CameraConfig(SourceConfig):
     type: Literal["camera"]
     url: str
+    secret_url: SecretUrl | None = None
     password: SecretStr | None = None
     token: int | None = None
     api_key: str | None = None

@@ -83,3 +83,15 @@ def test_equal_files_are_equal_settings_and_a_changed_source_is_not(load_text: L
 def test_settings_show_no_secret(load_text: Load, minimal: str) -> None:
     text = CAMERA.replace('"swordfish"', '"${PW}"').replace("admin:hunter22@", "") + minimal
     assert "swordfish" not in repr(load_text(text, {"PW": "swordfish"}))
+
+
+def test_the_password_in_a_secret_url_has_no_part_in_the_hash_and_the_rest_of_the_url_has(
+    load_text: Load, minimal: str
+) -> None:
+    def hash_of(url: str) -> str:
+        return load_text(CAMERA + f'secret_url = "{url}"\n' + minimal).config_hash
+
+    first = hash_of("rtsp://me:one@10.0.0.5/ch1")
+    assert hash_of("rtsp://me:two@10.0.0.5/ch1") == first
+    assert hash_of("rtsp://me:one@10.0.0.5/ch2") != first
+    assert hash_of("rtsp://me:one@10.0.0.6/ch1") != first

@@ -100,6 +100,17 @@ def test_what_is_answered_is_what_is_described(
     assert len(seen) > 1
 
 
+def test_what_the_guard_answers_is_described_for_every_route(described: dict[str, Any]) -> None:
+    async def test(ask: Ask) -> None:
+        for route in ROUTES:
+            path = plain_path(route)
+            answer = await ask(route.method, path.replace("{name}", "gate"), headers={"Host": "evil.example"})
+            assert answer.status == 421
+            check(described, route.method, path, answer)
+
+    serve(make_server(FakeControl()), test)
+
+
 def test_the_served_one_is_the_one_that_is_checked_here(described: dict[str, Any]) -> None:
     async def test(ask: Ask) -> None:
         for _ in range(2):

@@ -174,6 +174,8 @@ def test_a_link_out_of_the_folder_is_read_if_asked_and_what_it_points_to_stays(b
     (box.folder / "link.png").symlink_to(outside)
     assert box.run(after="delete", follow_links=True) == ["link.png"]
     assert outside.exists()
+    assert box.left() == ["link.png"]
+    assert box.run(after="delete", follow_links=True) == []
 
 
 def test_a_file_is_kept_until_nobody_holds_its_picture(box: Watched) -> None:

@@ -1,0 +1,68 @@
+"""Rows 40, 41 and 44: who may ask, what is told, whom it connects to. Rows 40 and 41 are tests of the suite."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from daemon import JSONL, ONNX, Daemon
+from media import camera_clip
+from rtsp_server import RtspServer
+
+from tests.scorecard.operation import PROJECT, tool
+from tests.scorecard.sources import camera, hold
+from tests.scorecard.table import Figures, NotRunError
+
+
+def _tests(folder: Path, *arguments: str) -> Figures:
+    for argument in arguments:
+        if "/" in argument and not (PROJECT / argument.partition("::")[0]).exists():
+            raise NotRunError(f"{argument} is not there")
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={folder / 'pytest'}", *arguments],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = done.stdout.strip().splitlines()
+    assert done.returncode == 0, "\n".join(lines[-8:])
+    passed = re.search(r"(\d+) passed", lines[-1])
+    assert passed is not None, lines[-1]
+    return {"tests passed": int(passed[1]), "took s": time.monotonic() - start}
+
+
+def row_40(folder: Path) -> Figures:
+    """Every route with no token, a wrong, an expired and one of another scope."""
+    return _tests(folder, "tests/unit/server", "-k", "token or access or scope or route or auth")
+
+
+def row_41(folder: Path) -> Figures:
+    """A planted password appears nowhere: logs at debug level, metrics, API, errors, tracebacks, files."""
+    return _tests(folder, "tests/integration/test_credentials.py")
+
+
+def row_44(folder: Path) -> Figures:
+    """A run with a camera, traced: it connects to that camera only."""
+    trace = folder / "trace"
+    before = (tool("strace"), "-f", "-qq", "-e", "trace=connect,sendto,sendmsg", "-o", str(trace))
+    with RtspServer() as server:
+        url = server.add("/cam", camera_clip(folder / "cam.mkv"))
+        with Daemon(folder, camera("cam", url) + ONNX + JSONL, before=before) as daemon:
+            daemon.ready(60)
+            if "ptrace" in daemon.log():
+                raise NotRunError("strace may not trace here")
+            daemon.wait_frames("cam", 30)
+            server.close_all()
+            daemon.wait_state("cam", "reconnecting")
+            daemon.wait_state("cam", "running")
+            hold(daemon, 15)
+            daemon.stop()
+    text = trace.read_text()
+    ports = re.findall(r"(?:connect|sendto|sendmsg)\(\d+, .*?sa_family=AF_INET6?, sin6?_port=htons\((\d+)\)", text)
+    addresses = set(re.findall(r'inet_addr\("([\d.]+)"\)', text))
+    assert set(ports) == {str(server.port)}, f"ports {set(ports)}, the camera is at {server.port}"
+    assert addresses == {"127.0.0.1"}, f"{addresses}"
+    return {"connections": len(ports), "to others": 0}
