@@ -38,7 +38,35 @@ bench-parts:
     uv run --extra demo python tests/bench/draw.py
     uv run --extra demo python tests/bench/shrink.py
 
-# Debian's packages that some tests want (they skip without): strace to see every connection that is opened.
-setup-rigs:
-    command -v strace || (apt-get update -qq && apt-get install -y -qq --no-install-recommends strace) \
-      || echo "strace could not be installed: the test that needs it will be skipped"
+# The experiments of tests/scorecard against the real program, three rounds each: `just scorecard 1,2,28-31`.
+scorecard ROWS="" *ARGS:
+    uv run --extra demo python -m tests.scorecard.run --rows "{{ ROWS }}" {{ ARGS }}
+
+# Cameras that fail, reloads and slow sinks at an accelerated pace; memory, threads and the ledger are watched.
+soak MINUTES="20":
+    uv run --extra demo python -m tests.soak.run {{ MINUTES }}
+
+# What some tests want of Debian (they skip without): as root, with apt.
+setup-rigs: (_packages "strace iproute2 nftables systemd") _prometheus
+
+# What `just scorecard` wants on top.
+setup-scorecard: setup-rigs (_packages "libfaketime stress-ng zzuf mmdebstrap systemd-container")
+
+_packages NAMES:
+    #!/bin/sh
+    apt-get update -qq || echo "apt-get update failed: what is missing cannot be installed"
+    for name in {{ NAMES }}; do
+        dpkg -s "$name" >/dev/null 2>&1 || apt-get install -y -qq --no-install-recommends "$name" >/dev/null \
+          || echo "$name could not be installed: what needs it will be skipped"
+    done
+
+# The programs only, in a folder of their own: the package would start a service.
+_prometheus:
+    #!/bin/sh
+    to="${XDG_CACHE_HOME:-$HOME/.cache}/penstock-rigs/prometheus"
+    [ -x "$to/usr/bin/promtool" ] && exit 0
+    work=$(mktemp -d)
+    chmod 755 "$work"
+    (cd "$work" && apt-get download -qq prometheus && mkdir -p "$to" && dpkg -x prometheus_*.deb "$to") \
+      || echo "prometheus could not be fetched: the tests that need it will be skipped"
+    rm -rf "$work"

@@ -280,6 +280,10 @@ def completion(shell: str) -> int:
     return 0
 
 
+def _shortest(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def run_command_line(args: list[str] | None = None) -> int:  # noqa: PLR0911  (one for each kind of end)
     """The whole program: runs the command, turns a user's mistake into lines on stderr, returns the exit code."""
     try:

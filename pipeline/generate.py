@@ -189,7 +189,7 @@ def _grafana(text: str, settings: Settings) -> str:
     names = list(settings.sources)
     for variable in dashboard["templating"]["list"]:
         if variable["name"] == "source":
-            for key in ("datasource", "definition", "refresh", "sort", "regex"):
+            for key in ("datasource", "refresh", "sort", "regex"):
                 variable.pop(key)
             variable["type"], variable["query"] = "custom", ",".join(names)
             variable["options"] = [{"text": name, "value": name, "selected": False} for name in names]

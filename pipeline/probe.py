@@ -63,6 +63,7 @@ class _ProbeContext:
     clock: Clock
     data_dir: Path
     sight: Sight
+    continues: bool = False
 
     def call(self, coroutine: Coroutine[Any, Any, T], timeout_s: float) -> T:
         """There is no loop here."""

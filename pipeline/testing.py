@@ -54,6 +54,7 @@ class PluginContext:
         self.name = name
         self.data_dir = data_dir
         self.clock: Clock = clock or SystemClock()
+        self.continues = False
         self.warnings: list[str] = []
 
     def call(self, coroutine: Coroutine[Any, Any, T], timeout_s: float) -> T:

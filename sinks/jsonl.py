@@ -186,6 +186,7 @@ class JsonlSink:
         if file is None:
             # A file that this sink finished before is gone on with: a loop of files must not wipe its own results.
             again = path in self._finished or (len(self._finished) >= _MAX_REMEMBERED and path.exists())
+            again = again or (self._ctx.continues and path.exists())
             file = self._open[path] = _LineFile(path, "append" if again else self._mode, self._ctx)
         return file
 

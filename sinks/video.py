@@ -185,7 +185,10 @@ class VideoSink:
             while (name := _numbered(path, number)).exists():
                 number += 1
             return name
-        self._counts[path] = number = self._counts.get(path, 0) + 1
+        number = self._counts.get(path, 0) + 1
+        while self._ctx.continues and _numbered(path, number).exists():
+            number += 1
+        self._counts[path] = number
         return _numbered(path, number)
 
     def _finish(self, source: str) -> None:

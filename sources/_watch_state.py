@@ -52,7 +52,18 @@ class DoneFiles:
 
     def __contains__(self, item: tuple[str, Version]) -> bool:
         path, version = item
-        return self._done.get(path) == version
+        if self._done.get(path) == version:
+            return True
+        # At a reload the source of before may still add to it.
+        query = "SELECT size_bytes, mtime_ns FROM done WHERE path = ?"
+        try:
+            row = self._database.execute(query, (_key(path),)).fetchone()
+        except sqlite3.Error as error:
+            raise self._cannot("be read", error) from error
+        if row is None or Version(*row) != version:
+            return False
+        self._done[path] = version
+        return True
 
     def add(self, path: str, version: Version) -> None:
         """Remember that this version of the file was read.

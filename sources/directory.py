@@ -95,6 +95,11 @@ class DirectorySource:
         self._expected_frames: int | None = None
 
     @property
+    def may_idle(self) -> bool:
+        """Whether it is well without giving anything for as long as nothing comes."""
+        return self._config.watch
+
+    @property
     def expected_frames(self) -> int | None:
         """How many files there are to read; None before they are listed, and where they are watched for."""
         return self._expected_frames

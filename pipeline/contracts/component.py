@@ -35,6 +35,12 @@ class Context(Protocol):
         """A folder for state that must survive a restart; made on first use by who needs it."""
         ...
 
+    @property
+    def continues(self) -> bool:
+        """True at a reload, for a sink that takes the place of one which wrote the same files: nothing of what that
+        one wrote may be lost."""
+        ...
+
     def call(self, coroutine: Coroutine[Any, Any, T], timeout_s: float) -> T:
         """Run a coroutine on the main loop and wait for it, from a worker thread.
 

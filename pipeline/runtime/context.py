@@ -68,6 +68,7 @@ class RunContext:
     data_dir: Path
     loop: MainLoop
     events: Events
+    continues: bool = False
 
     def call(self, coroutine: Coroutine[Any, Any, T], timeout_s: float) -> T:
         """See `Context.call`."""

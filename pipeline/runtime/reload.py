@@ -155,7 +155,7 @@ class Reload:
     async def _exchange(self, name: str, settings: Settings, failed: SinkRunner | None = None) -> PenstockError | None:
         """Results wait in the new one's queue while the old one ends; the error if the new one does not open."""
         topology, old = self._topology, self._topology.sinks[name]
-        new = topology.sinks[name] = topology.make_sink(settings, name, trial=failed is None)
+        new = topology.sinks[name] = topology.make_sink(settings, name, trial=failed is None, continues=True)
         if failed is not None:
             new.inherit(failed)
         topology.connect_sink(settings, name)

@@ -101,9 +101,9 @@ class Topology:
             trial=trial,
         )
 
-    def make_sink(self, settings: Settings, name: str, *, trial: bool = False) -> SinkRunner:
-        """A sink that is connected to no route."""
-        sink = settings.sinks[name].build(self._context("sink", name, settings))
+    def make_sink(self, settings: Settings, name: str, *, trial: bool = False, continues: bool = False) -> SinkRunner:
+        """A sink that is connected to no route; `continues`: in place of one that wrote the same files."""
+        sink = settings.sinks[name].build(self._context("sink", name, settings, continues=continues))
         return SinkRunner(name, sink, page=self.ledger.sink(name), surroundings=self._surroundings, trial=trial)
 
     def connect_sink(self, settings: Settings, name: str) -> None:
@@ -179,8 +179,9 @@ class Topology:
             metrics.forget(sink=runner.name)
         return True
 
-    def _context(self, kind: str, name: str, settings: Settings) -> RunContext:
-        return RunContext(kind, name, self.clock, settings.data_dir, self._loop, self._surroundings.events)
+    def _context(self, kind: str, name: str, settings: Settings, *, continues: bool = False) -> RunContext:
+        events = self._surroundings.events
+        return RunContext(kind, name, self.clock, settings.data_dir, self._loop, events, continues)
 
     def _source_limits(self, settings: Settings, name: str) -> LaneLimits:
         config, source = settings.sources[name], self.sources[name].source

@@ -16,6 +16,7 @@ class Stage(NamedTuple):
 
 
 class _Seen(NamedTuple):
+    had_work: bool
     done: int
     moved_at: float
     told: bool
@@ -39,10 +40,10 @@ class Watch:
         for kind, name, has_work, done in stages:
             key = (kind, name)
             seen = before.get(key)
-            if seen is None or not has_work or done != seen.done:
+            if seen is None or not has_work or not seen.had_work or done != seen.done:
                 if seen is not None and seen.told:
                     self._events.stage_moves(f"{kind} {name}")
-                self._seen[key] = _Seen(done, now, told=False)
+                self._seen[key] = _Seen(has_work, done, now, told=False)
                 self._stuck_s[key] = 0.0
                 continue
             stuck_s = now - seen.moved_at

@@ -12,9 +12,10 @@ from workplace import Workplace
 from pipeline.backends._onnx_device import CPU
 from pipeline.backends._onnx_proof import prove, tiny_model
 from pipeline.backends._onnx_session import Runtime
+from pipeline.contracts.component import Finding
 from pipeline.contracts.errors import SourceErrorCode, TransientError
 from pipeline.contracts.frame import Size
-from pipeline.doctor import clock, disk, hardware_decoders
+from pipeline.doctor import clock, disk, examine, hardware_decoders
 from pipeline.probe import Sight, judge
 
 
@@ -68,6 +69,13 @@ def test_a_wrong_config_is_told_line_by_line(workplace: Workplace) -> None:
     assert "BAD  config" in out
     assert "pipeline.toml:4: sources.cam.strid" in out
     assert "c4nary" not in out
+
+
+def test_what_a_plugin_tells_of_its_password_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = [Finding(False, "source cam", "no answer from rtsp://me:c4nary@host/\x1b[2J")]
+    monkeypatch.setattr("pipeline.doctor._examine", lambda _: iter(told))
+    (found,) = examine()
+    assert found.detail == "no answer from rtsp://me:***@host/\\x1b[2J"
 
 
 def sight(**changes: object) -> Sight:

@@ -94,7 +94,7 @@ def test_every_panel_of_the_dashboard_shows_something(root: Path, tmp_path: Path
             raise AssertionError(f"no data: {empty}") from error
         assert {row["metric"]["source"] for row in prometheus.query("penstock_source_up")} == {"gate", "yard"}
         for variable in json.loads((root / "deploy/grafana/dashboard.json").read_text())["templating"]["list"][1:]:
-            (metric, label) = re.fullmatch(r"label_values\((\w+).*, (\w+)\)", variable["definition"]).groups()  # type: ignore[union-attr]
+            (metric, label) = re.fullmatch(r"label_values\((\w+).*, (\w+)\)", variable["query"]["query"]).groups()  # type: ignore[union-attr]
             assert all(row["metric"][label] for row in prometheus.query(metric)), variable["name"]
         assert prometheus.query("sum(penstock_frames_total{outcome='inferred'}) > 0")
 

@@ -12,6 +12,7 @@ from pipeline.config.loader import from_tree
 from pipeline.config.settings import Settings
 from pipeline.registry import Registry
 from pipeline.runtime.reload import ReloadError
+from pipeline.testing import PluginContext, frame, result
 
 CAMERAS: dict[str, dict[str, Any]] = {
     f"cam{number}": {"live": True, "endless": True, "fps": 200.0} for number in range(8)
@@ -187,3 +188,18 @@ def test_a_stop_during_a_reload_gives_the_reload_up() -> None:
 
     this = run({"sources": {name: {**table} for name, table in CAMERAS.items()}, "shutdown_timeout_s": 8.0}, during)
     assert this.report.late == []
+
+
+@pytest.mark.parametrize(("kind", "name"), [("jsonl", "lines.jsonl"), ("video", "boxes.mp4")])
+def test_a_sink_that_goes_on_with_the_same_file_keeps_what_stands_there(kind: str, name: str, tmp_path: Path) -> None:
+    config = Registry.load().config_class("sink", kind).model_validate({"type": kind, "path": str(tmp_path / name)})
+    context = PluginContext()
+    for context.continues in (False, True):
+        sink = config.build(context)
+        sink.open()
+        sink.write([result(frame(seq)) for seq in range(3)])
+        sink.close()
+    if kind == "jsonl":
+        assert len((tmp_path / name).read_text().splitlines()) == 6
+    else:
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["boxes-0002.mp4", "boxes.mp4"]

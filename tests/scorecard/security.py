@@ -1,5 +1,6 @@
 """Rows 40, 41 and 44: who may ask, what is told, whom it connects to. Rows 40 and 41 are tests of the suite."""
 
+import json
 import re
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from daemon import JSONL, ONNX, Daemon
 from media import camera_clip
 from rtsp_server import RtspServer
 
-from tests.scorecard.operation import PROJECT, tool
+from tests.scorecard.operation import PROJECT, synthetic, tool
 from tests.scorecard.sources import camera, hold
 from tests.scorecard.table import Figures, NotRunError
 
@@ -34,9 +35,47 @@ def _tests(folder: Path, *arguments: str) -> Figures:
     return {"tests passed": int(passed[1]), "took s": time.monotonic() - start}
 
 
+SECRETS = {scope: f"{scope}-0123456789abcdef" for scope in ("metrics", "read", "control")}
+OPEN = {"/livez", "/readyz"}
+TOKENS = "sources_by_api = true\n" + "".join(
+    f'[server.tokens.for_{scope}]\ntoken = "{secret}"\nscopes = ["{scope}"]\n' for scope, secret in SECRETS.items()
+)
+EXPIRED = (
+    '[server.tokens.old]\ntoken = "expired-0123456789abcdef"\nscopes = ["metrics", "read", "control"]\n'
+    "expires = 2020-01-01T00:00:00Z\n"
+)
+
+
 def row_40(folder: Path) -> Figures:
-    """Every route with no token, a wrong, an expired and one of another scope."""
-    return _tests(folder, "tests/unit/server", "-k", "token or access or scope or route or auth")
+    """Every route that the program describes, with no token, wrong ones, an expired one and those of other scopes."""
+    wrong = ["", "Bearer ", "Bearer unknown-0123456789abcdef", "Bearer expired-0123456789abcdef", "Basic cmVhZDpyZWFk"]
+    asked = 0
+    with Daemon(folder, synthetic("cam") + ONNX + JSONL, server=TOKENS + EXPIRED, token=SECRETS["metrics"]) as daemon:
+        daemon.ready().wait_frames("cam", 5)
+
+        def status(method: str, path: str, authorization: str) -> int:
+            nonlocal asked
+            asked += 1
+            return daemon.request(path, method, headers={"Authorization": authorization})[0]
+
+        described = daemon.request("/api/v1/openapi.json", headers={"Authorization": f"Bearer {SECRETS['read']}"})
+        paths = json.loads(described[1])["paths"]
+        assert len(paths) >= 10, list(paths)
+        for path, methods in paths.items():
+            for method in (name.upper() for name in methods if name in ("get", "put", "post", "delete")):
+                at = path.replace("{name}", "nobody")
+                refused = [status(method, at, each) for each in wrong]
+                if path in OPEN:
+                    assert set(refused) == {200}, f"{method} {path} answers {refused}"
+                    continue
+                assert set(refused) == {401}, f"{method} {path} answers {refused} without a good token"
+                by_scope = {scope: status(method, at, f"Bearer {secret}") for scope, secret in SECRETS.items()}
+                let_in = [scope for scope, answer in by_scope.items() if answer not in (401, 403)]
+                assert len(let_in) == 1, f"{method} {path} answers {by_scope}"
+                assert (let_in == ["control"]) == (method != "GET"), f"{method} {path} answers {by_scope}"
+        daemon.wait_frames("cam", 5)
+        daemon.stop()
+    return {"requests": asked, "routes": len(paths), **_tests(folder, "tests/unit/server/test_access.py")}
 
 
 def row_41(folder: Path) -> Figures:

@@ -56,7 +56,8 @@ class Daemon:
     """One `penstock run` in a folder of its own; use it as a context manager: afterwards the process is gone.
 
     `text` is the pipeline.toml without its `[server]` table; a file `model.onnx` is made where there is none. The
-    output goes to the files `stdout` and `stderr` in the folder. Every scrape checks the ledger.
+    output goes to the files `stdout` and `stderr` in the folder. Requests carry `token` unless they bring headers of their
+    own for that. Every scrape checks the ledger.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Daemon:
         text: str,
         *,
         server: str = "",
+        token: str | None = None,
         before: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
@@ -72,6 +74,7 @@ class Daemon:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._server = f'\n[server]\nlisten = "127.0.0.1:{self.port}"\n{textwrap.dedent(server)}\n'
+        self._token = token
         self._before = before
         self._environment = {**os.environ, "COLUMNS": "120", **plugin_path(folder), **(environment or {})}
         self.process: subprocess.Popen[bytes] | None = None
@@ -130,6 +133,8 @@ class Daemon:
         request = urllib.request.Request(self.url + path, data, dict(headers or {}), method=method)  # noqa: S310
         if data is not None:
             request.add_header("Content-Type", "application/json")
+        if self._token is not None and not request.has_header("Authorization"):
+            request.add_header("Authorization", f"Bearer {self._token}")
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - our own URL
                 return answer.status, answer.read().decode()

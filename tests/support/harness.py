@@ -86,7 +86,7 @@ def run(tree: dict[str, Any], during: During | None = None, plugins: Sequence[ty
         for table in tree[kind].values():
             table.setdefault("type", "fake")
     tree.setdefault("server", {"listen": "off"})
-    registry = Registry.of(FakeSourceConfig, LiveFakeConfig, FakeBackendConfig, FakeSinkConfig)
+    registry = Registry.of(FakeSourceConfig, LiveFakeConfig, FakeBackendConfig, FakeSinkConfig, *plugins)
     settings = from_tree(tree, base_dir=Path.cwd(), registry=registry)
     metrics, clock = Metrics("test"), SystemClock()
     supervisor = Supervisor(settings, events=Events(clock), metrics=metrics, clock=clock)

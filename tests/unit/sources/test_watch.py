@@ -293,6 +293,15 @@ def test_the_memory_is_bounded_and_an_empty_folder_forgets_nothing(
     assert kept == [0, *range(19, 30)]
 
 
+def test_what_the_source_of_before_a_reload_adds_is_known_too(tmp_path: Path) -> None:
+    before, after = DoneFiles(tmp_path / "a.sqlite", print), DoneFiles(tmp_path / "a.sqlite", print)
+    before.add("a.png", Version(1, 2))
+    assert ("a.png", Version(1, 2)) in after
+    assert ("a.png", Version(1, 3)) not in after
+    before.close()
+    after.close()
+
+
 def test_names_that_are_no_text_are_remembered(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9.png")
     for expected in (False, True):
