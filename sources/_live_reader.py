@@ -63,8 +63,8 @@ class LiveFrame:
 class Connection:
     """An open stream. Made and used by the source's thread only; close it.
 
-    The time limits are those of PyAV's interrupt callback. FFmpeg swallows the first time-out of a read (it flushes
-    its parser, gives one more packet and waits again), so it is given half of the limit.
+    Only PyAV's interrupt callback ends a read that waits; but FFmpeg swallows the first time-out, flushes its parser,
+    gives one more packet and waits again. That packet ends the wait here: it comes too late by definition.
 
     Raises:
         TransientError: it cannot be opened, and why.
@@ -116,10 +116,11 @@ class Connection:
                 return
             now_s = self._clock.monotonic()
             self._check_for_stall(now_s)
-            if not packet.size:  # the end, or the parser's flush
+            if not packet.size:  # the end: what the decoder still holds
+                yield from self._decoded(packet)
                 continue
             self._packets_since_frame += 1
-            raw_s = _seconds(packet.pts, packet) if self._stamped else None
+            raw_s = self._seconds(packet.pts)
             self._note_camera_time(packet, raw_s)
             if self._rate.passed(now_s):
                 self.details = {**self.details, "fps": self._rate.fps}
@@ -145,7 +146,7 @@ class Connection:
 
     def _decoded(self, packet: "Packet[VideoStream]") -> Iterator[LiveFrame | FailedFrame]:
         context = self._stream.codec_context
-        alone = self._skipping.mode is Decode.KEYFRAMES
+        alone = self._skipping.mode is Decode.KEYFRAMES and packet.size > 0
         try:
             frames = packet.decode()
             if alone:  # without its followers a decoder that reorders would hold it back
@@ -172,7 +173,7 @@ class Connection:
         self._frames += 1
         self._packets_since_frame = 0
         self._last_frame_at_s = now_s
-        raw_s = _seconds(frame.pts, frame) if self._stamped else None
+        raw_s = self._seconds(frame.pts)
         mode = self._skipping.mode
         self._skipping.decoded(raw_s if self._stamped else now_s, frame.pict_type == PictureType.B)
         if self._skipping.mode is not mode:
@@ -223,6 +224,11 @@ class Connection:
     def _no_picture(self, limit_s: float) -> TransientError:
         came = self._packets_since_frame > 1  # one is what a time-out drives out of the parser
         return no_picture(self._plan.shown, limit_s, frames_came=self._frames > 0, packets_came=came)
+
+    def _seconds(self, pts: int | None) -> float | None:
+        """A time stamp in seconds. In the stream's base: frames that are drained out of a decoder name none."""
+        base = self._stream.time_base
+        return None if pts is None or base is None or not self._stamped else float(pts * base)
 
     def _describe(self, width: int, height: int) -> Mapping[str, str | int | float]:
         return {
@@ -275,7 +281,7 @@ def _open(plan: Plan, clock: Clock) -> InputContainer:
     failure, started_s = None, clock.monotonic()
     # Opening has two steps with a limit each: the handshake, and a look at the first packets.
     limit_s = plan.open_timeout_s / 2
-    read_s = min(plan.stall_timeout_s, plan.first_frame_timeout_s) / 2
+    read_s = min(plan.stall_timeout_s, plan.first_frame_timeout_s)
     try:
         return av.open(
             str(plan.address) if isinstance(plan.address, Path) else plan.address.reveal(),
@@ -312,7 +318,3 @@ def _declared_fps(stream: VideoStream) -> float:
     """Frames a second; 0 where nothing sensible is declared."""
     fps = float(stream.average_rate or stream.guessed_rate or 0)
     return fps if 0 < fps <= 1000 else 0.0
-
-
-def _seconds(pts: int | None, stamped: "Packet[VideoStream] | VideoFrame") -> float | None:
-    return None if pts is None or not stamped.time_base else float(pts * stamped.time_base)

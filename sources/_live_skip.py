@@ -115,8 +115,8 @@ class Skipping:
         return True
 
     def _is_late(self, at_s: float, period_s: float) -> bool:
-        """Whether the next keyframe should have come before `at_s`."""
-        return self._last_key_s is not None and not 0 <= at_s - self._last_key_s <= period_s + _SLACK_S
+        """Whether the next keyframe should have come before `at_s`, or time jumped; B-frames may lie before theirs."""
+        return self._last_key_s is not None and not -period_s <= at_s - self._last_key_s <= period_s + _SLACK_S
 
     @staticmethod
     def _fits(gap_s: float, period_s: float) -> bool:

@@ -71,8 +71,8 @@ class FolderWatch:
     It looks, and does not ask the kernel to be told (inotify): folders on a network tell nothing of what others do,
     events are lost when there are many, and that a file was closed does not mean that it is complete.
 
-    A file is done with when nobody holds its picture any more (or, at an end in good order, when it has been handed
-    on): `kill -9` loses none, and may give the few again that were on their way.
+    A file is done with when nobody holds its picture any more, so once it was inferred (or, at an end in good order,
+    when it has been handed on): `kill -9` loses none in a queue, and may give the few again that were on their way.
 
     Args:
         paths: folders, patterns and names, as in the config.

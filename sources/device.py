@@ -19,6 +19,7 @@ class DeviceSourceConfig(DecodedLiveConfig):
     """
 
     type: Literal["device"]
+    exclusive: bool = Field(default=True, description="as for every live source; a device has one reader at a time")
     path: ConfigPath = Field(
         default=Path("/dev/video0"), description="the device; names under /dev/v4l/by-id do not change"
     )

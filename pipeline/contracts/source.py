@@ -52,6 +52,16 @@ class Described(Protocol):
         ...
 
 
+@runtime_checkable
+class Idle(Protocol):
+    """A source that may be well without giving a frame."""
+
+    @property
+    def may_idle(self) -> bool:
+        """True: at a reload it is not tried, since its first frame may be hours away."""
+        ...
+
+
 class SourceConfig(ComponentConfig, ABC):
     """The keys that every source has: they are carried out by the runner around it, not by the plugin."""
 
@@ -103,6 +113,10 @@ class LiveSourceConfig(SourceConfig, ABC):
         default=4.0, description="no frame for so long is a failure: STALLED or TIMEOUT, and the source is opened anew"
     )
     reconnect: ReconnectConfig = Field(default=ReconnectConfig(), description="the delays between attempts")
+    exclusive: bool = Field(
+        default=False,
+        description="it serves one reader at a time: at a reload the old one is closed before the new one is opened",
+    )
     on_corrupt: Literal["flag", "skip"] = Field(
         default="flag",
         description='a frame whose damage the decoder concealed is inferred and flagged, or "skip": not inferred',

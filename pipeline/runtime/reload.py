@@ -12,6 +12,7 @@ from pipeline.config.diff import Plan, diff, is_rebuilt
 from pipeline.config.settings import Settings
 from pipeline.contracts.errors import ConfigError, PenstockError
 from pipeline.contracts.sink import SinkConfig
+from pipeline.contracts.source import Idle, LiveSourceConfig
 from pipeline.runtime.backend_runner import BackendRunner
 from pipeline.runtime.sink_runner import SinkRunner
 from pipeline.runtime.source_runner import SourceRunner
@@ -91,7 +92,7 @@ class Reload:
         tried = []
         for name in self.plan.names("source", "changed"):
             runner = self._sources[name] = self._topology.make_source(self._new, name)
-            if self._topology.sources[name].state is SourceState.RUNNING:
+            if self._topology.sources[name].state is SourceState.RUNNING and self._can_be_tried(runner):
                 runner.start()
                 tried.append(runner)
         await self._until(
@@ -99,6 +100,12 @@ class Reload:
             self._new.reload_timeout_s,
         )
         self._raise_for([(runner, runner.trial_error, runner.primed) for runner in tried])
+
+    def _can_be_tried(self, runner: SourceRunner) -> bool:
+        """Not where two readers would be one too many, nor where a first frame may be hours away."""
+        config, source = self._new.sources[runner.name], runner.source
+        is_exclusive = isinstance(config, LiveSourceConfig) and config.exclusive
+        return not is_exclusive and not (isinstance(source, Idle) and source.may_idle)
 
     def _raise_for(self, tried: Sequence[tuple[Runner, PenstockError | None, bool]]) -> None:
         problems = []

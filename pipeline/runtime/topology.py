@@ -8,12 +8,13 @@ from pipeline.contracts.component import QueueConfig
 from pipeline.contracts.source import Source
 from pipeline.runtime.backend_runner import BackendRunner
 from pipeline.runtime.context import MainLoop, RunContext, Surroundings
+from pipeline.runtime.handling import Handling
 from pipeline.runtime.ledger import Ledger
 from pipeline.runtime.port import Port
 from pipeline.runtime.queue import LaneLimits
 from pipeline.runtime.route import Route, Waiting
 from pipeline.runtime.sink_runner import SinkRunner
-from pipeline.runtime.source_runner import Handling, SourceRunner
+from pipeline.runtime.source_runner import SourceRunner
 from pipeline.runtime.watch import Stage
 
 MIB = 1 << 20

@@ -141,26 +141,31 @@ def test_sound_is_ignored_and_does_not_hide_that_the_picture_stands_still(server
 
 
 @pytest.mark.parametrize(
-    ("fault", "value", "transport"),
+    ("fault", "transport", "codec"),
     [
-        ("freeze", True, "tcp"),
-        ("freeze", True, "udp"),
-        ("silent", True, "tcp"),
-        ("drop", 1.0, "tcp"),  # RTP stops, sender reports go on
-        ("drop", 1.0, "udp"),
+        ("freeze", "tcp", "h264"),
+        ("freeze", "tcp", "mjpeg"),
+        ("freeze", "udp", "h265"),
+        ("silent", "tcp", "h264"),
+        ("drop", "tcp", "h264"),  # RTP stops, sender reports go on
+        ("drop", "udp", "mjpeg"),
     ],
 )
-def test_a_frozen_camera_is_seen_within_its_limit(server: RtspServer, fault: str, value: float, transport: str) -> None:
+def test_a_frozen_camera_is_seen_within_its_limit(
+    server: RtspServer, clips: Clips, fault: str, transport: str, codec: str
+) -> None:
+    url = server.add("/one", getattr(clips, codec))
     faulty_at_s = 0.0
 
     def break_it() -> None:
         nonlocal faulty_at_s
         faulty_at_s = time.monotonic()
-        setattr(server.fault, fault, value)
+        setattr(server.fault, fault, 1.0 if fault == "drop" else True)
 
-    seen = watch(camera(server.url("/cam"), transport=transport), 500, then=break_it, after=20)
+    seen = watch(camera(url, transport=transport), 500, then=break_it, after=20)
     assert seen.code is SourceErrorCode.STALLED
-    assert 0.9 < seen.ended_at_s - faulty_at_s < 2.0
+    assert 0.9 < seen.ended_at_s - faulty_at_s < 1.5
+    assert time.monotonic() - seen.frames[-1].decoded_at < 1.5
 
 
 @pytest.mark.parametrize("fault", ["stall_describe", "garbage", "silent", "freeze"])

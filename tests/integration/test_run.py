@@ -227,11 +227,13 @@ def test_a_run_without_a_result_does_not_claim_to_have_written_one(workplace: Wo
     assert workplace.lines("old.jsonl") == [{"old": True}]
 
 
-def test_a_closed_terminal_stops_it_like_any_other_signal(workplace: Workplace, edited: Edit) -> None:
+def test_a_hangup_is_the_order_to_read_the_configuration_again(workplace: Workplace, edited: Edit) -> None:
     workplace.write(edited('path = "clip.mp4"', 'path = "clip.mp4"\n    pace = "realtime"\n    loop = true'))
     process = workplace.start("run")
     _wait_for_log(process, "source cam: running")
     process.send_signal(signal.SIGHUP)
+    _wait_for_log(process, "nothing changed")
+    process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 0, err
     assert workplace.lines("out/cam.jsonl")

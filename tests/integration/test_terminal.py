@@ -2,14 +2,18 @@
 
 import os
 import pty
+import signal
 import subprocess
 import sys
 
 from workplace import Workplace
 
 
-def _on_a_terminal(workplace: Workplace, *args: str) -> tuple[int, str, str]:
-    """Exit code, what came out of standard output (a pipe), and what the terminal was shown."""
+def _on_a_terminal(workplace: Workplace, *args: str, hang_up_at: str | None = None) -> tuple[int, str, str]:
+    """Exit code, what came out of standard output (a pipe), and what the terminal was shown.
+
+    Once `hang_up_at` is shown, the process gets the signal that says that its terminal is closed.
+    """
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "pipeline", *args],
@@ -22,10 +26,13 @@ def _on_a_terminal(workplace: Workplace, *args: str) -> tuple[int, str, str]:
     os.close(theirs)
     shown = bytearray()
     assert process.stdout is not None
-    out = process.stdout.read()
+    out = b"" if hang_up_at else process.stdout.read()
     try:
         while data := os.read(ours, 65536):
             shown += data
+            if hang_up_at and hang_up_at.encode() in shown:
+                hang_up_at = None
+                process.send_signal(signal.SIGHUP)
     except OSError:  # how a terminal says that nobody is left at the other end
         pass
     os.close(ours)
@@ -48,3 +55,12 @@ def test_a_bar_shows_how_far_it_is(workplace: Workplace) -> None:
     code, _, shown = _on_a_terminal(workplace, "run")
     assert code == 0
     assert "/30" in shown
+
+
+def test_a_closed_terminal_stops_it_like_any_other_signal(workplace: Workplace) -> None:
+    toml = (workplace.folder / "pipeline.toml").read_text()
+    workplace.write(toml.replace('"clip.mp4"', '"clip.mp4"\npace = "realtime"\nloop = true'))
+    code, _, shown = _on_a_terminal(workplace, "run", hang_up_at="source cam: running")
+    assert code == 0, shown
+    assert "SIGHUP: stopping" in shown
+    assert workplace.lines("out/cam.jsonl")

@@ -68,7 +68,7 @@ def row_34(folder: Path) -> Figures:
     except OSError as error:
         raise NotRunError(f"needs a writable memory cgroup (v1): {error}") from error
     backend = '\n[backends.slow]\ntype = "rig"\ndelay_s = 0.05\n'
-    sinks = '\n[sinks.slow]\ntype = "slow"\ndelay_s = 0.2\n[sinks.lines]\ntype = "jsonl"\npath = "out/{source}.jsonl"\n'
+    sinks = '\n[sinks.slow]\ntype = "slow"\ndelay_s = 0.2\nqueue = { max_frames = 20 }\n[sinks.lines]\ntype = "jsonl"\npath = "out/{source}.jsonl"\n'
     cameras = "".join(synthetic(f"cam{n}", 25).replace("= 64", "= 1920").replace("= 48", "= 1080") for n in range(8))
     join = ("sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh")
     try:

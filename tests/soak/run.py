@@ -1,9 +1,9 @@
 """Twenty minutes of all that goes wrong, at a pace at which a site needs weeks: `python -m tests.soak.run [MINUTES]`.
 
-Eight synthetic cameras that disconnect, freeze, stand still and go black, one RTSP camera that is killed, reset and
-frozen, a sink that is too slow, and every few seconds an order: a reload of an edited file (every fourth with a mistake),
-a restart, a pause. Memory, threads, open files and the ledger are looked at every five seconds. The table goes to
-`tests/bench/results/soak.md`.
+Eight synthetic cameras that disconnect, freeze, stand still and go black, one RTSP camera that is reset, refused,
+damaged and frozen, a sink that is too slow, and every few seconds an order: a reload of an edited file (every fourth
+with a mistake), a restart, a pause. Memory, threads, open files and the ledger are looked at every five seconds. The
+table goes to `tests/bench/results/soak.md`.
 """
 
 import argparse
@@ -202,11 +202,12 @@ def report(soak: Soak, minutes: float, figures: list[str], wrong: list[str]) -> 
     """The page that is kept."""
     when = datetime.now(UTC).strftime("%Y-%m-%d")
     done = ", ".join(f"{count} {what}" for what, count in sorted(soak.done.items()))
+    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}"
+    verdict = "It held." if not wrong else f"IT DID NOT HOLD: {'; '.join(wrong)}"
     lines = [
         "# Soak",
         "",
-        f"{minutes:g} minutes, {when}, {os.cpu_count()} cores, Python {platform.python_version()}; `just soak`. "
-        f"{'It held.' if not wrong else 'IT DID NOT HOLD: ' + '; '.join(wrong)}",
+        f"{minutes:g} minutes, {when}, {machine}; `just soak`. {verdict}",
         "",
         (__doc__ or "").split("\n\n", 1)[1].strip(),
         "",
@@ -242,8 +243,8 @@ def main() -> int:
         with soak.daemon as daemon:
             daemon.ready()
             soak.run(asked.minutes)
-            code_and_ledger = daemon.stop(20, code=None)
-        print(f"gone after {code_and_ledger:.1f} s")
+            gone_s = daemon.stop(20, code=None)
+        print("\n".join(daemon.log().splitlines()[-45:]), f"\ngone {gone_s:.1f} s after SIGTERM")
         assert "Traceback" not in daemon.log(), daemon.log()[-3000:]
     figures, wrong = judge(soak.samples, min(WARM_UP_S, asked.minutes * 60 / 3))
     page = report(soak, asked.minutes, figures, wrong)

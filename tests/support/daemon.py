@@ -56,8 +56,8 @@ class Daemon:
     """One `penstock run` in a folder of its own; use it as a context manager: afterwards the process is gone.
 
     `text` is the pipeline.toml without its `[server]` table; a file `model.onnx` is made where there is none. The
-    output goes to the files `stdout` and `stderr` in the folder. Requests carry `token` unless they bring headers of their
-    own for that. Every scrape checks the ledger.
+    output goes to the files `stdout` and `stderr` in the folder. Requests carry `token` unless they bring headers of
+    their own for that. Every scrape checks the ledger.
     """
 
     def __init__(

@@ -30,7 +30,10 @@ def plugin_path(folder: Path) -> dict[str, str]:
 
 
 class RigBackendConfig(BackendConfig):
-    """Warm after `open_s`; finds one box in every frame, `delay_s` after it was asked; while `hang_file` is there it never answers."""
+    """Warm after `open_s`; finds one box in every frame, `delay_s` after it was asked.
+
+    While `hang_file` is there it never answers.
+    """
 
     type: Literal["rig"] = "rig"
     concurrency: int = 1

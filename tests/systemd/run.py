@@ -205,6 +205,20 @@ class Proofs:
         machine.until(lambda: machine.show("ActiveState") == "failed", 10)
         return next(line for line in machine.journal().splitlines() if "CAMERA_PASSWORD" in line)
 
+    def generated(self) -> str:
+        """The unit that `penstock generate systemd` writes for the configuration starts, too"""
+        machine, program = self.machine, "/opt/penstock/.venv/bin/penstock"
+        (machine.root / "etc/credstore/CAMERA_PASSWORD").write_text(SECRET)
+        plugins = "PYTHONPATH=/opt/penstock/plugins"
+        text = machine.run("env", plugins, program, "generate", "systemd", "/etc/penstock/pipeline.toml")
+        assert SECRET not in text
+        (machine.root / "etc/systemd/system/penstock.service").write_text(f"{text}\n")
+        machine.run("systemctl", "daemon-reload")
+        machine.run("systemctl", "start", "penstock")
+        assert machine.get("/readyz")[0] == 200
+        machine.run("systemctl", "stop", "penstock")
+        return f"{len(text.splitlines())} lines, {re.findall('(?m)^LoadCredential=.*$', text)}"
+
     def _hash(self) -> str:
         return str(json.loads(self.machine.get("/api/v1/status")[1])["config_hash"])
 
@@ -231,7 +245,7 @@ def main() -> int:
         proofs = Proofs(machine)
         steps = (
             *(proofs.ready, proofs.credential, proofs.sandbox, proofs.reload, proofs.watchdog, proofs.kill),
-            *(proofs.stop, proofs.bad_config, proofs.missing_credential),
+            *(proofs.stop, proofs.bad_config, proofs.missing_credential, proofs.generated),
         )
         for step in steps:
             try:

@@ -1,0 +1,42 @@
+"""`Handling`: what a source's runner does with its frames and failures, as its table in pipeline.toml says."""
+
+from dataclasses import dataclass
+
+from pipeline.analytics.liveness import ContentWatch
+from pipeline.analytics.motion import MotionGate
+from pipeline.contracts.source import LiveSourceConfig, Source, SourceConfig
+from pipeline.runtime.backoff import Backoff
+from pipeline.runtime.sampling import Sampler
+
+
+@dataclass(frozen=True, slots=True)
+class Handling:
+    """Made by the topology for one runner, used by its thread.
+
+    Attributes:
+        sampler: which frames are worth inferring by their time stamps.
+        gate: which of those are, by what moves in them; None: all.
+        content: what the pictures look like; None: nobody looks.
+        backoff: the delays between attempts; None: the usual ones.
+        give_up_at_once: a first attempt that fails is the last.
+        silence_s: no frame for longer is a stall; None: it may take its time.
+    """
+
+    sampler: Sampler
+    gate: MotionGate | None = None
+    content: ContentWatch | None = None
+    backoff: Backoff | None = None
+    give_up_at_once: bool = False
+    silence_s: float | None = None
+
+    @classmethod
+    def of(cls, config: SourceConfig, source: Source) -> "Handling":
+        """From the keys that every source has, and those of live ones."""
+        sampler = Sampler(config.stride, config.max_fps)
+        gate = MotionGate(config.motion) if config.motion is not None else None
+        content = ContentWatch(config.liveness) if source.live and config.liveness.enabled else None
+        if not isinstance(config, LiveSourceConfig):
+            return cls(sampler, gate, content)
+        backoff = Backoff(config.reconnect.min_s, config.reconnect.max_s)
+        give_up_at_once = config.on_startup_error == "error"
+        return cls(sampler, gate, content, backoff, give_up_at_once, config.stall_timeout_s)
