@@ -92,7 +92,7 @@ class Condition:
 
     def fail(self, error: PenstockError) -> SourceState:
         """It failed for good."""
-        self.error = error
+        self.error, self.state = error, SourceState.FAILED  # whoever reads the log may ask at once
         self._events.source_failed(self._name, _code_of(error), error)
         self._tell("state", SourceState.FAILED.value, error)
         return SourceState.FAILED

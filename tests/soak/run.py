@@ -244,7 +244,7 @@ def main() -> int:
             daemon.ready()
             soak.run(asked.minutes)
             gone_s = daemon.stop(20, code=None)
-        print("\n".join(daemon.log().splitlines()[-45:]), f"\ngone {gone_s:.1f} s after SIGTERM")
+        print("\n".join(daemon.log().splitlines()[-30:]), f"\ngone {gone_s:.1f} s after SIGTERM")
         assert "Traceback" not in daemon.log(), daemon.log()[-3000:]
     figures, wrong = judge(soak.samples, min(WARM_UP_S, asked.minutes * 60 / 3))
     page = report(soak, asked.minutes, figures, wrong)
