@@ -37,6 +37,7 @@ bench *ARGS:
 bench-parts:
     uv run --extra demo python tests/bench/draw.py
     uv run --extra demo python tests/bench/shrink.py
+    uv run --extra demo python tests/bench/skip.py
 
 # The experiments of tests/scorecard against the real program, three rounds each: `just scorecard 1,2,28-31`.
 scorecard ROWS="" *ARGS:
@@ -70,3 +71,7 @@ _prometheus:
     (cd "$work" && apt-get download -qq prometheus && mkdir -p "$to" && dpkg -x prometheus_*.deb "$to") \
       || echo "prometheus could not be fetched: the tests that need it will be skipped"
     rm -rf "$work"
+
+# The shipped unit under a real systemd, as root; writes tests/systemd/RESULTS.md.
+systemd: setup-scorecard
+    uv run --extra demo python -m tests.systemd.run --write

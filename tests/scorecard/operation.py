@@ -216,9 +216,9 @@ class Prometheus:
         (folder / "alerts.yml").write_text(re.sub(r"for: \d+[smh]", "for: 2s", rules))
         self._folder, self._port = folder, free_port()
         self.configure(f'- job_name: penstock\n    static_configs:\n      - targets: ["127.0.0.1:{target}"]')
-        options = ("--config.file=prometheus.yml", "--storage.tsdb.path=tsdb", "--log.level=error")
+        options = ["--config.file=prometheus.yml", "--storage.tsdb.path=tsdb", "--log.level=error"]
         # A target that is taken out of the configuration is remembered for five minutes; here for five seconds.
-        options += ("--query.lookback-delta=5s",)
+        options.append("--query.lookback-delta=5s")
         listen = f"--web.listen-address=127.0.0.1:{self._port}"
         self.process = subprocess.Popen([tool("prometheus"), *options, listen], cwd=folder)
 

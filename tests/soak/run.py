@@ -173,7 +173,8 @@ def text(url: str) -> str:
 
 def slope_per_10_min(points: list[tuple[float, float]]) -> float:
     """Least squares, of (seconds, value)."""
-    mean_x, mean_y = (sum(axis) / len(points) for axis in zip(*points, strict=True))
+    mean_x = sum(x for x, _ in points) / len(points)
+    mean_y = sum(y for _, y in points) / len(points)
     rise = sum((x - mean_x) * (y - mean_y) for x, y in points)
     return 600 * rise / sum((x - mean_x) ** 2 for x, _ in points)
 
