@@ -53,8 +53,8 @@ class DecodedLiveConfig(LiveSourceConfig, ABC):
         )
 
 
-def checked_scheme(url: SecretUrl, schemes: Sequence[str], *, host_needed: bool = True) -> None:
-    """Find a URL that cannot be meant.
+def checked_scheme(url: SecretUrl, schemes: Sequence[str], *, host_needed: bool = True) -> SecretUrl:
+    """The URL, if it can be meant.
 
     Raises:
         ValueError: another scheme, or no host; without what the URL holds of credentials.
@@ -64,6 +64,7 @@ def checked_scheme(url: SecretUrl, schemes: Sequence[str], *, host_needed: bool 
         raise ValueError(f"the url begins with {url.scheme}://, not with {wanted}")
     if host_needed and not url.host:
         raise ValueError(f"the url names no host: {url.scheme}://HOST[:PORT]/PATH")
+    return url
 
 
 def with_login(url: SecretUrl, user: str | None, password: Secret | None) -> SecretUrl:

@@ -21,15 +21,13 @@ from pipeline.models.picture import RotationDeg, VideoPicture
 from sources._decode import clockwise
 from sources._live import Plan
 from sources._live_errors import as_error, closed, no_picture
+from sources._live_pace import Pace, Rate
 from sources._live_skip import Decode, Skipping
 from sources._open import MEDIA_ERRORS, reason
 
 if TYPE_CHECKING:
     from av.packet import Packet
 
-_RATE_EVERY_S = 2.0
-_PACED_AHEAD_S = 0.05
-_PACED_BEHIND_S = 2.0
 # Demuxers that make time stamps up: 25 frames a second, whatever comes.
 _WITHOUT_TIME_STAMPS = frozenset(["mpjpeg", "mjpeg", "jpeg_pipe", "h264", "hevc"])
 
@@ -87,8 +85,8 @@ class Connection:
         self._packets_since_frame = 0
         self._last_frame_at_s = clock.monotonic()
         self._stamped = self._container.format.name not in _WITHOUT_TIME_STAMPS
-        self._pace = _Pace() if self._container.format.name == "hls" else None
-        self._rate = _Rate()
+        self._pace = Pace() if self._container.format.name == "hls" else None
+        self._rate = Rate()
         self.details: Mapping[str, str | int | float] = self._describe(
             self._stream.codec_context.width, self._stream.codec_context.height
         )
@@ -238,43 +236,6 @@ class Connection:
             "height": height,
             "fps": round(self._rate.fps or _declared_fps(self._stream), 2),
         }
-
-
-class _Rate:
-    """How many packets a second come, measured again every two seconds."""
-
-    def __init__(self) -> None:
-        self.fps = 0.0
-        self._since_s: float | None = None
-        self._packets = 0
-
-    def passed(self, now_s: float) -> bool:
-        """One more packet; True when `fps` is new."""
-        self._packets += 1
-        if self._since_s is None:
-            self._since_s, self._packets = now_s, 0
-        elif now_s - self._since_s >= _RATE_EVERY_S:
-            self.fps = round(self._packets / (now_s - self._since_s), 2)
-            self._since_s, self._packets = now_s, 0
-            return True
-        return False
-
-
-class _Pace:
-    """Plays HLS as fast as it was filmed: it comes by the segment, seconds at once, and waits on the server."""
-
-    def __init__(self) -> None:
-        self._zero_s: float | None = None
-
-    def wait(self, raw_s: float | None, clock: Clock, stop: threading.Event) -> bool:
-        """Wait until it is the frame's turn; False when stopped."""
-        if raw_s is None:
-            return True
-        now_s = clock.monotonic()
-        if self._zero_s is None or not -_PACED_BEHIND_S <= self._zero_s + raw_s - now_s <= 60:
-            self._zero_s = now_s - raw_s
-        ahead_s = self._zero_s + raw_s - now_s
-        return not (stop.wait(ahead_s) if ahead_s > _PACED_AHEAD_S else stop.is_set())
 
 
 def _open(plan: Plan, clock: Clock) -> InputContainer:

@@ -2,7 +2,7 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.contracts.component import Context
 from pipeline.contracts.paths import ConfigPath
@@ -34,9 +34,13 @@ class RtspSourceConfig(DecodedLiveConfig):
         default=True, description="with TLS: false accepts any certificate; anybody on the way can then read along"
     )
 
+    @field_validator("url")
+    @classmethod
+    def _url_of_a_camera(cls, url: SecretUrl) -> SecretUrl:
+        return checked_scheme(url, _SCHEMES)
+
     @model_validator(mode="after")
     def _one_meaning(self) -> Self:
-        checked_scheme(self.url, _SCHEMES)
         with_login(self.url, self.user, self.password)
         if self.url.scheme == "rtsps" and self.transport in ("tcp", "udp"):
             raise ValueError(
@@ -74,6 +78,7 @@ class RtspSourceConfig(DecodedLiveConfig):
             "analyzeduration": "500000",
             "timeout": str(int(self.open_timeout_s * 1e6)),
             "max_delay": "200000",  # UDP: wait so long for a packet that was overtaken, in microseconds
+            "buffer_size": "2097152",  # UDP: a keyframe of a large picture comes in one burst
         }
         url = with_login(self.url, self.user, self.password)
         if tls and url.scheme == "rtsp":

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.contracts.component import Context
 from pipeline.contracts.paths import ConfigPath
@@ -50,11 +50,15 @@ class StreamSourceConfig(DecodedLiveConfig):
         description="no frame for so long is a failure, and the source is opened anew; longer than an HLS segment",
     )
 
+    @field_validator("url")
+    @classmethod
+    def _url_of_a_stream(cls, url: SecretUrl) -> SecretUrl:
+        if url.scheme in ("rtsp", "rtsps"):
+            raise ValueError('an rtsp:// url is read by type = "rtsp"')
+        return checked_scheme(url, tuple(_PROTOCOLS), host_needed=url.scheme != "udp")
+
     @model_validator(mode="after")
     def _one_meaning(self) -> Self:
-        if self.url.scheme in ("rtsp", "rtsps"):
-            raise ValueError('an rtsp:// url is read by type = "rtsp"')
-        checked_scheme(self.url, tuple(_PROTOCOLS), host_needed=self.url.scheme != "udp")
         with_login(self.url, self.user, self.password)
         self._tls()
         return self

@@ -96,7 +96,7 @@ def test_the_cameras_own_time_is_used_and_its_offset_told(line: Line) -> None:
     stamp = line.frame(1.0, camera_s=line.now_s + line.wall_minus_now_s - 0.2)
     assert stamp.time_source == "rtcp"
     assert stamp.clock_offset_s == pytest.approx(0.24)
-    assert stamp.captured_at == pytest.approx(line.now_s + line.wall_minus_now_s - 0.24)
+    assert stamp.captured_at == pytest.approx(line.now_s + line.wall_minus_now_s - 0.24, abs=0.001)
 
 
 @pytest.mark.parametrize("wrong_s", [3600.0, -3600.0, -30.0, 1.7e9])
@@ -104,7 +104,7 @@ def test_a_camera_whose_clock_is_off_is_not_believed_but_told(line: Line, wrong_
     wall_s = line.now_s + line.wall_minus_now_s + 0.04
     stamp = line.frame(1.0, camera_s=wall_s - wrong_s)
     assert stamp.time_source == "pts"
-    assert stamp.captured_at == pytest.approx(wall_s)
+    assert stamp.captured_at == pytest.approx(wall_s, abs=0.001)
     assert stamp.clock_offset_s == pytest.approx(wrong_s)
 
 
@@ -135,7 +135,7 @@ def test_no_frame_is_from_the_future_when_the_first_one_was_late(line: Line) -> 
     line.frame(0.0)
     for number in range(1, 20):  # what lay in a buffer while it was opened
         last = line.frame(number * 0.04, after_s=0.001)
-    assert last.captured_at == pytest.approx(line.now_s + line.wall_minus_now_s)
+    assert last.captured_at == pytest.approx(line.now_s + line.wall_minus_now_s, abs=0.001)
 
 
 def test_a_camera_whose_clock_runs_slow_is_followed(line: Line) -> None:
