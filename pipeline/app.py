@@ -5,8 +5,8 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from typing import Any
 
 from prometheus_client import disable_created_metrics
 
@@ -14,25 +14,20 @@ from pipeline.config.check import check
 from pipeline.config.loader import load
 from pipeline.config.overlay import Overlay
 from pipeline.config.secrets import secrets_of
-from pipeline.config.settings import ConfigProblems, ServerConfig, Settings
+from pipeline.config.settings import Settings
 from pipeline.contracts.clock import Clock, SystemClock
-from pipeline.contracts.errors import ConfigError
 from pipeline.contracts.secret import Redactor
 from pipeline.registry import Registry
 from pipeline.runtime import memory
-from pipeline.runtime.control import Control
 from pipeline.runtime.controller import Controller
-from pipeline.runtime.status import Check, Status
 from pipeline.runtime.supervisor import Report, Supervisor
 from pipeline.service import Notifier, StatusLine, keep
+from pipeline.serving import serve, tokens_of
 from pipeline.telemetry import logs
 from pipeline.telemetry.events import Events
 from pipeline.telemetry.metrics import Metrics
 from pipeline.terminal import progress_bars, say, summary
 from pipeline.version import version
-
-if TYPE_CHECKING:
-    from pipeline.server.access import Access, Token
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 MANY_SOURCES = 4
@@ -97,7 +92,7 @@ async def _run(settings: Settings, clock: Clock, redactor: Redactor, *, quiet: b
         supervisor.watch.tell_after_s = min(supervisor.watch.tell_after_s, notifier.watchdog_s / 2)
     control = None if settings.path is None else controller  # without a file there is nothing to read again
     with _signals(on_signal), contextlib.closing(notifier):
-        async with _server(settings, supervisor, metrics, events, clock, control=control, redact=redactor) as access:
+        async with serve(settings, supervisor, metrics, events, clock, control=control, redact=redactor) as access:
 
             def on_applied(new: Settings) -> None:
                 _set_up_logs(new, redactor, quiet=quiet)
@@ -181,74 +176,3 @@ def _signals(handle: Callable[[str], None]) -> Iterator[None]:
         for number in SIGNALS:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)  # all is done: one more signal shall not make a failure of it
-
-
-@contextlib.asynccontextmanager
-async def _server(
-    settings: Settings,
-    supervisor: Supervisor,
-    metrics: Metrics,
-    events: Events,
-    clock: Clock,
-    *,
-    control: Control | None = None,
-    redact: Callable[[str], str] = lambda text: text,
-) -> AsyncIterator["Access | None"]:
-    """The HTTP server, from before the first component is opened until after the last has ended.
-
-    Gives who may ask, so that a reload can change the tokens: `access.replace(tokens_of(new.server))`.
-    """
-    if settings.server.address is None:
-        yield None
-        return
-    from pipeline.config.tls import tls_context
-    from pipeline.server.access import Access
-    from pipeline.server.app import Server
-    from pipeline.server.views import Commands, Health
-
-    def health(checks: Sequence[Check], sources: list[dict[str, Any]] | None = None) -> Health:
-        found = {check.name: "ok" if check.ok else check.detail for check in checks}
-        return Health(all(check.ok for check in checks), found, sources)
-
-    status = Status(supervisor, version(), clock, redact)
-    access = Access(tokens_of(settings.server), clock, exposed=settings.server.is_exposed)
-    try:
-        server = Server(
-            settings.server.address,
-            metrics=metrics.exposition,
-            status=status.whole,
-            live=lambda: health(status.live()),
-            ready=lambda: health(status.ready(), status.brief_sources()),
-            commands=Commands(control, events, settings.server.sources_by_api, _source_schema),
-            access=access,
-            hosts=settings.server.hosts,
-            tls=tls_context(settings.server),
-            version=version(),
-        )
-        await server.start()
-    except ConfigError as error:
-        raise ConfigProblems([settings.blame("core", "", error)]) from error
-    events.listening(server.url)
-    if settings.server.is_exposed and settings.server.tls_cert is None:
-        events.note("server", "other machines can listen in on tokens and status: set tls_cert and tls_key")
-    try:
-        yield access
-    finally:
-        await server.close()
-
-
-def tokens_of(server: ServerConfig) -> "list[Token]":
-    """The tokens of `[server.tokens]`, as the server keeps them: without the secrets."""
-    from pipeline.server.access import Token
-
-    return [
-        Token.of(name, token.token.get_secret_value(), token.scopes, token.expires)
-        for name, token in server.tokens.items()
-    ]
-
-
-def _source_schema() -> Mapping[str, Any]:
-    from pipeline.config.schema import source_schema
-    from pipeline.registry import Registry
-
-    return source_schema(Registry.load())

@@ -43,8 +43,8 @@ TOP = {
         "doctor",
         "version",
         "service",
+        "serving",
         "top",
-        "plan",
         "generate",
         "probe",
     )
