@@ -67,8 +67,7 @@ _prometheus:
     to="${XDG_CACHE_HOME:-$HOME/.cache}/penstock-rigs/prometheus"
     [ -x "$to/usr/bin/promtool" ] && exit 0
     work=$(mktemp -d)
-    chmod 755 "$work"
-    (cd "$work" && apt-get download -qq prometheus && mkdir -p "$to" && dpkg -x prometheus_*.deb "$to") \
+    (cd "$work" && apt-get -o APT::Sandbox::User=root download -qq prometheus && mkdir -p "$to" && dpkg -x prometheus_*.deb "$to") \
       || echo "prometheus could not be fetched: the tests that need it will be skipped"
     rm -rf "$work"
 

@@ -74,7 +74,12 @@ async def _run(settings: Settings, clock: Clock, redactor: Redactor, *, quiet: b
         return new
 
     controller = Controller(supervisor, read_again, events=events, metrics=metrics)
-    controller.on_reload = lambda begins: notifier.reloading() if begins else notifier.ready()
+
+    def on_reload(begins: bool) -> None:
+        if notifier.is_ready:  # a reload does not make a start that is under way complete
+            notifier.reloading() if begins else notifier.ready()
+
+    controller.on_reload = on_reload
     # In a terminal the signal says that the terminal was closed.
     hangups = None if settings.path is None or sys.stderr.isatty() else asyncio.Event()
     lingering_ends = asyncio.Event()

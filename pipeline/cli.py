@@ -43,7 +43,7 @@ def cli() -> None:
     """
 
 
-@cli.command()
+@cli.command(short_help="Run a pipeline until its files end or a signal comes.")
 @CONFIG
 @QUIET
 def run(config: Path, *, quiet: bool) -> int:
@@ -61,7 +61,7 @@ def run(config: Path, *, quiet: bool) -> int:
     return _run(_load(config, to_run=True), quiet=quiet)
 
 
-@cli.command()
+@cli.command(short_help="Say everything that is wrong with a configuration.")
 @CONFIG
 def check(config: Path) -> int:
     """Say everything that is wrong with CONFIG (pipeline.toml), without running it.
@@ -87,7 +87,7 @@ def check(config: Path) -> int:
     return 0
 
 
-@cli.command()
+@cli.command(short_help="Run a model over files, without a configuration.")
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @click.option("--model", "-m", help="ONNX model; the demo's YOLO11n if that is installed and nothing is said.")
 @click.option(
@@ -119,7 +119,7 @@ def predict(sources: tuple[str, ...], *, quiet: bool, **options: Any) -> int:
     return _run(settings, quiet=quiet)
 
 
-@cli.command()
+@cli.command(short_help="Say what a reload would change.")
 @click.argument("new", type=click.Path(path_type=Path))
 @click.argument("old", type=click.Path(path_type=Path), default=Path("pipeline.toml"))
 def plan(new: Path, old: Path) -> int:
@@ -138,7 +138,7 @@ def plan(new: Path, old: Path) -> int:
     return 0
 
 
-@cli.command("inspect")
+@cli.command("inspect", short_help="Say what an ONNX model takes and gives.")
 @click.argument("model")
 @click.option("--family", default="auto", help="Read the output as this family's instead of finding it out.")
 def inspect_model(model: str, family: str) -> int:
@@ -156,7 +156,7 @@ def inspect_model(model: str, family: str) -> int:
     return 0
 
 
-@cli.command()
+@cli.command(short_help="Print the JSON Schema of pipeline.toml.")
 def schema() -> int:
     """Print the JSON Schema of pipeline.toml, with every key of every installed plugin.
 
@@ -171,7 +171,7 @@ def schema() -> int:
     return 0
 
 
-@cli.command()
+@cli.command(short_help="Print a systemd unit, scrape config, alerts or dashboard.")
 @click.argument("what", type=click.Choice(["systemd", "prometheus", "alerts", "grafana"]))
 @click.argument("config", type=click.Path(path_type=Path), required=False)
 @click.option("--program", type=click.Path(path_type=Path), help="The penstock that the unit starts; this one.")
@@ -201,7 +201,7 @@ def generate(what: str, config: Path | None, program: Path | None) -> int:
     return 0
 
 
-@cli.command()
+@cli.command(short_help="List the installed sources, backends and sinks.")
 def plugins() -> int:
     """List the installed sources, backends and sinks, and what is wrong with those that do not load."""
     from pipeline.registry import Registry
@@ -215,7 +215,7 @@ def plugins() -> int:
     return int(broken)
 
 
-@cli.command()
+@cli.command(short_help="Look at this machine and the cameras; say what to change.")
 @click.argument("config", type=click.Path(path_type=Path), required=False)
 def doctor(config: Path | None) -> int:
     """Look at this machine, this installation and, with CONFIG, at its cameras, and say what to change.
@@ -237,7 +237,7 @@ def doctor(config: Path | None) -> int:
     return int(not all(finding.ok for finding in findings))
 
 
-@cli.command()
+@cli.command(short_help="Show live what a running daemon does.")
 @click.argument("where", required=False)
 @click.option("--once", is_flag=True, help="Print it once and exit; so does a pipe.")
 @click.option("--interval", type=click.FloatRange(0.1, 3600), default=2.0, help="Seconds between two looks.")
@@ -262,7 +262,7 @@ def top(where: str | None, *, once: bool, interval: float, token_file: Path | No
     return show(daemon_at(where or usual, token_file, ca_file), interval_s=interval, once=once)
 
 
-@cli.command()
+@cli.command(short_help="Print what makes the shell complete commands and options.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> int:
     """Print what makes the shell complete Penstock's commands and options.

@@ -150,10 +150,7 @@ def _of_config(path: Path, registry: Registry) -> Iterator[Finding]:
     try:
         check(settings)
     except ConfigProblems as error:
-        for problem in error.problems:
-            # Where Penstock runs, its port is taken: by itself.
-            ours = problem.key == "server.listen"
-            yield Finding(ours, "port" if ours else "config", str(problem) + ("; by Penstock itself?" if ours else ""))
+        yield from (Finding(False, "config", str(problem)) for problem in error.problems)
     else:
         yield Finding(True, "config", f"{path}: ok")
     for subject, folder in dict(_folders(settings)).items():

@@ -175,7 +175,8 @@ def _alerts(text: str, settings: Settings) -> str:
             "      - alert: PenstockSourceMissing",
             f'        expr: absent(penstock_source_up{{job="penstock", source="{name}"}}) and on () {up}',
             "        for: 5m",
-            f"        labels: {{severity: {'critical' if source.required else 'warning'}}}",
+            # With the name, or promtool takes them for duplicates.
+            f"        labels: {{severity: {'critical' if source.required else 'warning'}, source: {name}}}",
             "        annotations:",
             f'          summary: "There is no source {name} any more"',
             '          action: "penstock plan; GET /api/v1/sources"',

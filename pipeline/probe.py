@@ -33,7 +33,7 @@ _ADVICE: Mapping[SourceErrorCode, str] = {
     SourceErrorCode.TIMEOUT: "see whether it is on, and whether a firewall is between",
     SourceErrorCode.STALLED: "it answers but sends no pictures: restart it, or try the other transport",
     SourceErrorCode.TLS: "see ca_file and verify",
-    SourceErrorCode.CODEC_UNSUPPORTED: "set the camera to H.264, H.265 or MJPEG",
+    SourceErrorCode.CODEC_UNSUPPORTED: "use what this FFmpeg reads: H.264, H.265 or MJPEG, over RTSP, HTTP or RTMP",
 }
 
 
@@ -124,7 +124,8 @@ def _look(config: LiveSourceConfig, context: _ProbeContext, stop: threading.Even
     sight, began_at = context.sight, time.monotonic()
     enough = threading.Event()
     try:
-        source = config.build(context)
+        # All that the camera sends is to be seen, not what sampling would leave of it.
+        source = config.model_copy(update={"max_fps": None, "stride": 1}).build(context)
         with closing(iter(source.frames(enough))) as items:  # type: ignore[type-var]
             for item in items:
                 now_s = time.monotonic() - began_at
@@ -172,10 +173,14 @@ def _facts(sight: Sight) -> Iterator[str]:
         yield f"a keyframe every {interval_s:.1f} s"
     yield f"first picture after {sight.first_after_s or 0.0:.1f} s"
     yield f"time from {sight.time_source}" + (
-        "" if sight.clock_offset_s is None else f" ({sight.clock_offset_s:+.2f} s behind ours)"
+        "" if sight.clock_offset_s is None else f" ({_apart(sight.clock_offset_s)})"
     )
     if sight.failed or sight.damaged:
         yield f"{sight.failed} frames not decoded, {sight.damaged} damaged, of {sight.frames + sight.failed}"
+
+
+def _apart(offset_s: float) -> str:
+    return f"{abs(offset_s):.2f} s {'behind' if offset_s >= 0 else 'ahead of'} ours"
 
 
 def _faults(sight: Sight) -> Iterator[str]:

@@ -61,6 +61,11 @@ class Notifier:
         """Whether there is a service manager."""
         return self._address is not None
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether the service manager was told that the start is over."""
+        return self._is_ready
+
     def ready(self, status: str = "") -> None:
         """The start, or the reload, is over: backends are warm and sinks are open."""
         self._is_ready = True

@@ -75,7 +75,7 @@ async def _refresh(progress: Progress, tasks: dict[str, TaskID], supervisor: Sup
 
 def _drops(reading: SourceReading) -> str:
     lost = {name: count for name, count in reading.outcomes.items() if count and name.startswith(("dropped", "failed"))}
-    return " ".join(f"{name} {count:,}" for name, count in lost.items())
+    return ", ".join(f"{name.removeprefix('dropped_').replace('_', ' ')} {count:,}" for name, count in lost.items())
 
 
 def summary(report: Report, took_s: float) -> list[str]:
@@ -93,7 +93,8 @@ def summary(report: Report, took_s: float) -> list[str]:
 def _page(kind: str, account: Account, entered: str, still_open: str) -> str:
     parts = [f"{count:,} {name.replace('_', ' ')}" for name, count in account.outcomes.items() if count]
     parts += [f"{account.open:,} {still_open}"] if account.open else []
-    return f"  {kind} {account.name}: {account.entered:,} {entered} = {' + '.join(parts) or '0'}"
+    became = f" = {' + '.join(parts)}" if parts else ""
+    return f"  {kind} {account.name}: {account.entered:,} {entered}{became}"
 
 
 def _shortest(path: str) -> str:

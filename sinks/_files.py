@@ -6,10 +6,9 @@ import os
 from pathlib import Path
 
 from pipeline.contracts.errors import FatalError, PenstockError, TransientError
+from pipeline.contracts.paths import FILE_MODE, make_folders
 from sinks._paths import display
 
-FILE_MODE = 0o640
-FOLDER_MODE = 0o750
 PART_SUFFIX = ".part"
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -28,15 +27,10 @@ def make_folder(folder: Path) -> None:
     Raises:
         TransientError, FatalError: as `write_error` says.
     """
-    wanted, missing = folder, []
     try:
-        while not folder.is_dir() and folder != folder.parent:
-            missing.append(folder)
-            folder = folder.parent
-        for step in reversed(missing):
-            step.mkdir(mode=FOLDER_MODE, exist_ok=True)  # `parents=True` would make those above with the default mode
+        make_folders(folder)
     except OSError as error:
-        raise write_error(wanted, error) from error
+        raise write_error(folder, error) from error
 
 
 class OutputFile:

@@ -17,7 +17,8 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 def _not_a_url(value: object) -> object:
     if isinstance(value, str) and (url := _URL.match(value)):  # only the scheme is shown: there may be a password
-        raise ValueError(f"a {url[1]}:// URL is not a file: it needs a source of another type")
+        wanted = "rtsp" if url[1].lower() in ("rtsp", "rtsps") else "stream"
+        raise ValueError(f'{url[1]}:// is not a file: a pipeline.toml can have a source of type = "{wanted}" for it')
     return value
 
 

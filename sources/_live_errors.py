@@ -25,8 +25,7 @@ _ERRNO_MEANS: dict[int, tuple[SourceErrorCode, str]] = {
     errno.EBUSY: (_CODE.CONNECTION_FAILED, "it is in use by another program"),
     errno.ENOMEM: (_CODE.INTERNAL, "out of memory"),
     errno.EMFILE: (_CODE.INTERNAL, "too many open files"),
-    # While connecting, this is what FFmpeg says for a name that cannot be resolved, and for much else.
-    errno.EIO: (_CODE.CONNECTION_FAILED, "the connection was cut, or it failed: is the host's name right?"),
+    errno.EIO: (_CODE.CONNECTION_FAILED, "the connection was cut"),
 }
 
 _CLASS_MEANS: tuple[tuple[type[BaseException], SourceErrorCode, str], ...] = (
@@ -52,7 +51,9 @@ _CLASS_MEANS: tuple[tuple[type[BaseException], SourceErrorCode, str], ...] = (
 )
 
 
-def as_error(error: BaseException, shown: str, *, took_s: float = 0.0, limit_s: float = math.inf) -> TransientError:
+def as_error(
+    error: BaseException, shown: str, *, opening: bool = False, took_s: float = 0.0, limit_s: float = math.inf
+) -> TransientError:
     """The failure as the runner understands it: always something that may work later.
 
     Raise it outside of the `except`: the library's own error holds the URL with its password, in its text, its
@@ -61,10 +62,13 @@ def as_error(error: BaseException, shown: str, *, took_s: float = 0.0, limit_s: 
     Args:
         error: what FFmpeg or PyAV raised.
         shown: what the stream is called in messages, without credentials.
+        opening: it came while the stream was being opened.
         took_s: how long it had been waited for.
         limit_s: how long it could have been. An interrupted handshake looks like a damaged one, but for the time.
     """
     code, text = _meaning(error)
+    if opening and isinstance(error, OSError) and error.errno == errno.EIO:
+        text = "it cannot be connected: is the host's name right?"  # what FFmpeg says where there is no such host
     if code is _CODE.TIMEOUT or (code is _CODE.CORRUPT and took_s >= limit_s):
         code, text = _CODE.TIMEOUT, f"no answer within {took_s:.1f} s"
     return TransientError(f"{shown}: {text}", code=code)

@@ -11,20 +11,34 @@ _PACED_LEAP_S = 60.0  # further ahead than any segment is long: the time stamps 
 
 
 class Rate:
-    """How many packets a second come, measured again every two seconds."""
+    """How many packets a second come, measured again every two seconds, and how far apart keyframes are.
+
+    Attributes:
+        details: `fps` and `keyframe_interval_s`, as far as they are known.
+    """
 
     def __init__(self) -> None:
-        self.fps = 0.0
+        self.details: dict[str, float] = {}
         self._since_s: float | None = None
         self._packets = 0
+        self._keyframe_at_s: float | None = None
 
-    def passed(self, now_s: float) -> bool:
-        """One more packet; True when `fps` is new."""
+    def passed(self, now_s: float, *, keyframe: bool) -> bool:
+        """One more packet; True when something new is known."""
+        return self._count_packet(now_s) | (keyframe and self._note_keyframe(now_s))
+
+    def _note_keyframe(self, now_s: float) -> bool:
+        before_s, self._keyframe_at_s = self._keyframe_at_s, now_s
+        if before_s is not None:
+            self.details["keyframe_interval_s"] = round(now_s - before_s, 2)
+        return before_s is not None
+
+    def _count_packet(self, now_s: float) -> bool:
         self._packets += 1
         if self._since_s is None:
             self._since_s, self._packets = now_s, 0
         elif now_s - self._since_s >= _RATE_EVERY_S:
-            self.fps = round(self._packets / (now_s - self._since_s), 2)
+            self.details["fps"] = round(self._packets / (now_s - self._since_s), 2)
             self._since_s, self._packets = now_s, 0
             return True
         return False

@@ -120,8 +120,8 @@ class Connection:
             self._packets_since_frame += 1
             raw_s = self._seconds(packet.pts)
             self._note_camera_time(packet, raw_s)
-            if self._rate.passed(now_s):
-                self.details = {**self.details, "fps": self._rate.fps}
+            if self._rate.passed(now_s, keyframe=packet.is_keyframe):
+                self.details = {**self.details, **self._rate.details}
             if not self._wants(packet, raw_s if self._stamped else now_s):
                 continue
             if self._pace is not None and not self._pace.wait(raw_s, self._clock, stop):
@@ -234,7 +234,8 @@ class Connection:
             "transport": self._plan.transport,
             "width": width,
             "height": height,
-            "fps": round(self._rate.fps or _declared_fps(self._stream), 2),
+            "fps": round(_declared_fps(self._stream), 2),
+            **self._rate.details,
         }
 
 
@@ -252,7 +253,7 @@ def _open(plan: Plan, clock: Clock) -> InputContainer:
             metadata_errors="ignore",
         )
     except MEDIA_ERRORS as error:
-        failure = as_error(error, plan.shown, took_s=clock.monotonic() - started_s, limit_s=limit_s)
+        failure = as_error(error, plan.shown, opening=True, took_s=clock.monotonic() - started_s, limit_s=limit_s)
     if (
         failure.code is SourceErrorCode.CONNECTION_FAILED
         and plan.tls is not None

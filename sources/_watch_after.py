@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.contracts.errors import ConfigError
+from pipeline.contracts.paths import make_folders
 
 After = Literal["keep", "move", "delete"]
 
@@ -61,7 +62,7 @@ class Disposal:
     @staticmethod
     def _move(path: Path, target: Path) -> None:
         """Under another name if there is one like it already; whoever sees it there sees all of it."""
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(target.parent)
         number, free = 1, target
         while os.path.lexists(free):
             number += 1

@@ -1,12 +1,14 @@
 """`DoneFiles`: which files of a watched folder were read, kept in a small database so that a restart knows it too."""
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.contracts.errors import SourceErrorCode, TransientError
+from pipeline.contracts.paths import FILE_MODE, make_folders
 
 GONE_LIMIT = 10_000
 """So many files that are no longer there are remembered; the oldest are forgotten first."""
@@ -36,7 +38,7 @@ class DoneFiles:
     def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
         self._path = path
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folders(path.parent)
             self._database, self._done = _opened(path)
         except sqlite3.OperationalError as error:
             raise self._cannot("be opened", error) from error
@@ -103,6 +105,8 @@ class DoneFiles:
 
 
 def _opened(path: Path) -> tuple[sqlite3.Connection, dict[str, Version]]:
+    # SQLite would make it for everybody to read; the files beside it take its mode.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
     database = sqlite3.connect(path, timeout=_BUSY_S, check_same_thread=False)  # whoever collects it may close it
     try:
         database.execute("PRAGMA journal_mode = WAL")

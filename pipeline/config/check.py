@@ -14,13 +14,16 @@ from pipeline.contracts.errors import ConfigError
 if TYPE_CHECKING:
     from pipeline.contracts.component import ComponentConfig
 
+ANSWER_S = 1.0
+
 
 def check(settings: Settings, *, to_run: bool = False, running: Settings | None = None) -> None:
     """Ask every component, and try the port. Opens nothing for long and changes nothing.
 
     Args:
         settings: what to check.
-        to_run: do not complain of a source while there is another that is well: it will fail for itself alone.
+        to_run: do not complain of a source while there is another that is well: it will fail for itself alone. Without
+            it, a port where a Penstock listens is no fault: it may be the one that this is meant for.
         running: what is in force in this process, whose components and port are not looked at again.
 
     Raises:
@@ -29,7 +32,7 @@ def check(settings: Settings, *, to_run: bool = False, running: Settings | None 
     sources = list(_source_problems(settings, running))
     if to_run and len(sources) < len(settings.sources):
         sources = []
-    problems = [*sources, *_other_problems(settings, running)]
+    problems = [*sources, *_other_problems(settings, running, to_run=to_run)]
     if problems:
         raise ConfigProblems(problems)
 
@@ -65,7 +68,7 @@ def look(parts: Parts, report: Report, *, to_run: bool = False) -> None:
         return
     for look_at in (_check_port, _check_tls):
         try:
-            look_at(parts.core.server)
+            look_at(parts.core.server, to_run)
         except ConfigError as error:
             report(tuple((error.key or "").split(".")), str(error))
 
@@ -84,7 +87,7 @@ def _source_problems(settings: Settings, running: Settings | None) -> Iterator[P
             yield settings.blame("source", name, error)
 
 
-def _other_problems(settings: Settings, running: Settings | None) -> Iterator[Problem]:
+def _other_problems(settings: Settings, running: Settings | None, *, to_run: bool) -> Iterator[Problem]:
     for name, backend in settings.backends.items():
         if running is not None and running.backends.get(name) == backend:
             continue
@@ -103,12 +106,12 @@ def _other_problems(settings: Settings, running: Settings | None) -> Iterator[Pr
         return
     for look in (_check_port, _check_tls):
         try:
-            look(settings.server)
+            look(settings.server, to_run)
         except ConfigError as error:
             yield settings.blame("core", "", error)
 
 
-def _check_port(server: ServerConfig) -> None:
+def _check_port(server: ServerConfig, to_run: bool) -> None:
     """Bind and let go again; who takes the port in between is found when the server starts.
 
     Raises:
@@ -125,11 +128,37 @@ def _check_port(server: ServerConfig) -> None:
                 probe.bind(where)
     except OSError as error:
         in_use = error.errno == errno.EADDRINUSE
+        if in_use and not to_run and _is_penstock(host, port, tls=server.tls_cert is not None):
+            return
         reason = "another program listens there" if in_use else (error.strerror or "unknown reason")
         raise ConfigError(f"cannot listen on {host} port {port}: {reason}", key="server.listen") from error
 
 
-def _check_tls(server: ServerConfig) -> None:
+def _is_penstock(host: str, port: int, *, tls: bool) -> bool:
+    """Whether what listens there says that it is one."""
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (any address: this machine is one)
+    try:
+        with socket.create_connection((here, port), timeout=ANSWER_S) as plain:
+            plain.settimeout(ANSWER_S)
+            return b"\r\nserver: penstock\r\n" in _answer(plain, tls=tls).lower()
+    except OSError:  # `ssl.SSLError` is one, too
+        return False
+
+
+def _answer(plain: socket.socket, *, tls: bool) -> bytes:
+    """The first bytes of the answer to a question that needs no token."""
+    asked = plain
+    if tls:
+        import ssl  # takes its time
+
+        # It is not told anything, so that anybody may answer.
+        asked = ssl._create_unverified_context().wrap_socket(plain)  # noqa: S323
+    with asked:
+        asked.sendall(b"HEAD /livez HTTP/1.0\r\n\r\n")
+        return asked.recv(4096)
+
+
+def _check_tls(server: ServerConfig, _: bool) -> None:
     if server.address is not None and server.tls_cert is not None:
         from pipeline.config.tls import tls_context  # `ssl` takes its time
 

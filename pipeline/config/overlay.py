@@ -12,6 +12,7 @@ from pipeline.config.explain import shown, unknown_key
 from pipeline.config.locate import Key
 from pipeline.config.problems import ConfigProblems, Places, Problem
 from pipeline.config.toml_file import parse, read_text, refuse_deep
+from pipeline.contracts.paths import make_folders
 
 FILE_NAME = "sources.toml"
 _KEYS = ("sources", "removed")
@@ -34,12 +35,14 @@ class Overlay:
         sources: tables by name.
         removed: names of sources of the file that are no more.
         text: what stands in the file, or will stand there once it is saved.
+        kept: the file has this text: it was read from there.
     """
 
     path: Path
     sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     removed: tuple[str, ...] = ()
     text: str = ""
+    kept: bool = False
 
     def put(self, name: str, table: Mapping[str, Any]) -> "Overlay":
         """With this table for source `name`, whatever the file has.
@@ -82,8 +85,8 @@ class Overlay:
 
     @property
     def places(self) -> Places:
-        """Where its keys stand."""
-        return Places(str(self.path), self.text)
+        """Where its keys stand; nowhere yet, where they were just sent."""
+        return Places(str(self.path), self.text) if self.kept else Places()
 
     def save(self) -> None:
         """Write it: only the owner can read it, and a crash leaves the old file or the new one.
@@ -92,7 +95,7 @@ class Overlay:
             OSError: the folder or the file cannot be written.
         """
         folder = self.path.parent
-        folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+        make_folders(folder)
         temporary = folder / f".{self.path.name}.{secrets.token_hex(4)}"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -114,7 +117,7 @@ class Overlay:
         if sources:
             document["sources"] = sources
         text = f"{_HEADER}\n{tomli_w.dumps(document)}"
-        return replace(self, sources=sources, removed=tuple(removed), text=text)
+        return replace(self, sources=sources, removed=tuple(removed), text=text, kept=False)
 
 
 def read(data_dir: Path) -> Overlay:
@@ -146,7 +149,7 @@ def read(data_dir: Path) -> Overlay:
         problems.append(places.problem(("removed",), "must be a list of names"))
     if problems:
         raise ConfigProblems(problems)
-    return Overlay(path, sources, tuple(removed), text)
+    return Overlay(path, sources, tuple(removed), text, kept=True)
 
 
 def _faults(value: Any, key: Key) -> Iterator[tuple[Key, str]]:

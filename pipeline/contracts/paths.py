@@ -1,4 +1,4 @@
-"""Paths in a config: relative ones count from the config file, and `pkg:PACKAGE/inside/path` is inside a package."""
+"""Paths in a config: relative ones count from its file, `pkg:PACKAGE/inside` from a package; and making folders."""
 
 import contextlib
 import importlib.util
@@ -9,6 +9,23 @@ from typing import Annotated
 from pydantic import BeforeValidator, ValidationInfo
 
 PACKAGE_PREFIX = "pkg:"
+
+FILE_MODE = 0o640
+FOLDER_MODE = 0o750
+
+
+def make_folders(folder: Path) -> None:
+    """Make `folder` and those above it that are missing, for the owner and the group (0750).
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    missing = []
+    while not folder.is_dir() and folder != folder.parent:
+        missing.append(folder)
+        folder = folder.parent
+    for step in reversed(missing):
+        step.mkdir(mode=FOLDER_MODE, exist_ok=True)  # `parents=True` would make those above with the default mode
 
 
 def resolve_text(text: str, base_dir: Path) -> str:

@@ -71,7 +71,7 @@ class BackendRunner:
         self._lock = threading.Lock()
         self._workers: list[threading.Thread] = []
         self._working = 0
-        self._busy = 0
+        self._busy = self._delivering = 0
         self._answered = 0
         self._opener = threading.Thread(target=self._open_and_work, name=f"backend-{name}", daemon=True)
         self._in_order: InOrder[_Answer] = InOrder(self._deliver, window=2)
@@ -102,7 +102,9 @@ class BackendRunner:
 
     def watch(self) -> Stage:
         """Whether it has work, and how much it has done."""
-        return Stage("backend", self.name, self.ready and (self._busy > 0 or len(self.queue) > 0), self._answered)
+        # A sink that takes nothing is told of as what it is; one that is not open yet is no reason for an alarm.
+        could_begin = self._go.is_set() and self._delivering == 0 and len(self.queue) > 0
+        return Stage("backend", self.name, self.ready and (self._busy > 0 or could_begin), self._answered)
 
     @property
     def threads(self) -> list[threading.Thread]:
@@ -175,12 +177,18 @@ class BackendRunner:
                 with self._lock:
                     self._busy += 1
                 try:
-                    self._in_order.put(taken.number, self._infer(taken.items))
+                    answer = self._infer(taken.items)
                 finally:
                     with self._lock:
                         self._busy -= 1
+                        self._delivering += 1
+                try:
+                    self._in_order.put(taken.number, answer)
+                finally:
+                    with self._lock:
+                        self._delivering -= 1
                         self._answered += 1
-                del taken
+                del taken, answer
         except BaseException as error:  # noqa: BLE001  (a worker that dies in silence would hang the whole run)
             self._break(error)
         finally:

@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.config.overlay import Overlay
 from pipeline.config.problems import ConfigProblems
 from pipeline.config.settings import Settings
+from pipeline.contracts.errors import PenstockError
 from pipeline.runtime.control import ReloadOutcome
 from pipeline.runtime.reload import ReloadError
 from pipeline.runtime.supervisor import Supervisor
@@ -25,6 +26,7 @@ class Controller:
 
     Attributes:
         on_reload: told True before and False after every attempt to change the configuration: systemd wants to know.
+            Not while the pipeline is starting or stopping: it is not ready then, whatever became of the attempt.
         on_applied: told what is in force now.
     """
 
@@ -103,6 +105,8 @@ class Controller:
 
     async def _change(self, why: str, overlay: Overlay | None) -> ReloadOutcome:
         self._events.reloading(why)
+        if not self._supervisor.started.is_set():  # and so nobody is told that it is ready again
+            return self._refused(["the pipeline is still starting"])
         self.on_reload(True)
         try:
             new = await asyncio.to_thread(self._load, overlay, self._supervisor.settings)
@@ -111,8 +115,13 @@ class Controller:
             return self._refused([str(problem) for problem in error.problems], invalid=True)
         except ReloadError as error:
             return self._refused(error.problems)
+        except Exception as error:  # noqa: BLE001  (a plugin's bug, before anything was changed: the run goes on)
+            self._events.bug("reload", error)
+            text = str(error) if isinstance(error, PenstockError) else type(error).__name__
+            return self._refused([f"internal error: {text}"])
         finally:
-            self.on_reload(False)
+            if not self._supervisor.stopping:
+                self.on_reload(False)
         self.on_applied(new)
         problems = await self._save(overlay)
         self._metrics.count_reload(ok=True)

@@ -115,7 +115,13 @@ class LaneQueue(Generic[T]):
     """See the module. Any number of consumers may call `get`."""
 
     def __init__(
-        self, *, on_drop: Callable[[T, str], None], drops: Drops, clock: Clock, max_bytes: int = 16 << 20
+        self,
+        *,
+        on_drop: Callable[[T, str], None],
+        drops: Drops,
+        clock: Clock,
+        max_bytes: int = 16 << 20,
+        on_enter: Callable[[T], None] = lambda _: None,
     ) -> None:
         """Make an empty queue.
 
@@ -125,11 +131,13 @@ class LaneQueue(Generic[T]):
             drops: the reasons' names.
             clock: for ages.
             max_bytes: what all lanes share; beyond it a lane holds one item.
+            on_enter: told of every item that is not refused, before anything becomes of it; called as `on_drop` is.
         """
         self._lock = threading.Lock()
         self._some = threading.Condition(self._lock)
         self._clock = clock
         self._on_drop = on_drop
+        self._on_enter = on_enter
         self._drops = drops
         self._max_bytes = max_bytes
         self._nbytes = 0
@@ -218,6 +226,7 @@ class LaneQueue(Generic[T]):
         with self._lock:
             while self._is_open(lane) and self._is_full(lane, entry.nbytes):
                 if lane.limits.when_full == "drop_newest" or (lane.limits.when_full == "block" and not wait):
+                    self._on_enter(entry.item)
                     self._on_drop(entry.item, self._drops.full)
                     return True
                 if lane.limits.when_full == "drop_oldest":
@@ -226,6 +235,7 @@ class LaneQueue(Generic[T]):
                     lane._room.wait()
             if not self._is_open(lane):
                 return False
+            self._on_enter(entry.item)
             if not lane._entries and lane not in self._ready:
                 self._ready.append(lane)
             lane._entries.append(entry)

@@ -12,22 +12,22 @@ from pipeline.config.diff import Plan, diff, is_rebuilt
 from pipeline.config.settings import Settings
 from pipeline.contracts.errors import ConfigError, PenstockError
 from pipeline.contracts.sink import SinkConfig
-from pipeline.contracts.source import Idle, LiveSourceConfig
+from pipeline.contracts.source import Idle, LiveSourceConfig, Source
 from pipeline.runtime.backend_runner import BackendRunner
 from pipeline.runtime.sink_runner import SinkRunner
-from pipeline.runtime.source_runner import SourceRunner
+from pipeline.runtime.source_runner import HANDOVER_S, SourceRunner
 from pipeline.runtime.topology import Runner, Topology
 from pipeline.telemetry.readings import SourceState
-
-HANDOVER_S = 10.0
-"""What is exchanged has so long to end before the new one begins without waiting for it."""
 
 
 class Until(Protocol):
     """How to wait."""
 
-    def __call__(self, done: Callable[[], bool], timeout_s: float) -> Awaitable[bool]:
-        """Wait until `done`, at most `timeout_s`; True when it came true."""
+    def __call__(self, done: Callable[[], bool], timeout_s: float, *, through_stop: bool = False) -> Awaitable[bool]:
+        """Wait until `done`, at most `timeout_s`; True when it came true.
+
+        Once the pipeline is told to stop it waits no longer; with `through_stop` as long as can be afforded.
+        """
         ...
 
 
@@ -55,6 +55,7 @@ class Reload:
         self._sinks: dict[str, SinkRunner] = {}
         self._backends: dict[str, BackendRunner] = {}
         self._sources: dict[str, SourceRunner] = {}
+        self._added: dict[str, Source] = {}
 
     async def carry_out(self) -> None:
         """Put the new configuration in force.
@@ -90,7 +91,9 @@ class Reload:
     async def _try_sources(self) -> None:
         """A camera that is down is no reason to refuse a configuration, but one that would be lost by it is."""
         tried = []
-        for name in self.plan.names("source", "changed"):
+        for name in self.plan.names("source", "added"):
+            self._added[name] = self._topology.build_source(self._new, name)
+        for name in [*self.plan.names("source", "changed"), *self._left_by_their_backend()]:
             runner = self._sources[name] = self._topology.make_source(self._new, name)
             if self._topology.sources[name].state is SourceState.RUNNING and self._can_be_tried(runner):
                 runner.start()
@@ -100,6 +103,15 @@ class Reload:
             self._new.reload_timeout_s,
         )
         self._raise_for([(runner, runner.trial_error, runner.primed) for runner in tried])
+
+    def _left_by_their_backend(self) -> list[str]:
+        """Cameras that ended because their backend failed for good, and that now get another."""
+        return [
+            name
+            for name, runner in self._topology.sources.items()
+            if runner.state is SourceState.STOPPED and runner.source.live and self._new.sources.get(name) is not None
+            if self._old.sources[name] == self._new.sources[name] and self._new.backend_of(name) in self._backends
+        ]
 
     def _can_be_tried(self, runner: SourceRunner) -> bool:
         """Not where two readers would be one too many, nor where a first frame may be hours away."""
@@ -128,8 +140,6 @@ class Reload:
             else:
                 runner.abandon()
             self._topology.let_go(runner)
-        for name in self.plan.names("sink", "added"):
-            self._topology.ledger.sinks.pop(name, None)
 
     # One after the other
 
@@ -146,32 +156,34 @@ class Reload:
         return bool(_files(old, names) & _files(self._new.sinks[name], names))
 
     async def _exchange_sinks_on_one_file(self) -> None:
-        done: list[str] = []
-        for name in self._rebuilt_sinks():
-            if not self._shares_a_file(name):
-                continue
-            done.append(name)
-            error = await self._exchange(name, self._new)
+        names = [name for name in self._rebuilt_sinks() if self._shares_a_file(name)]
+        made = {name: self._topology.make_sink(self._new, name, trial=True, continues=True) for name in names}
+        for number, name in enumerate(names):
+            error = await self._exchange(made[name], self._new)
             if error is None:
                 continue
-            await self._exchange(name, self._old, failed=self._topology.sinks[name])
-            for exchanged in done[:-1]:
-                await self._exchange(exchanged, self._old)
+            await self._take_back(name, failed=made[name])
+            for exchanged in names[:number]:
+                await self._take_back(exchanged)
             raise ReloadError([f"sink {name}: {error}"])
 
-    async def _exchange(self, name: str, settings: Settings, failed: SinkRunner | None = None) -> PenstockError | None:
-        """Results wait in the new one's queue while the old one ends; the error if the new one does not open."""
-        topology, old = self._topology, self._topology.sinks[name]
-        new = topology.sinks[name] = topology.make_sink(settings, name, trial=failed is None, continues=True)
+    async def _take_back(self, name: str, failed: SinkRunner | None = None) -> None:
+        """What was in force before is tried for ever: it did work."""
+        new = self._topology.make_sink(self._old, name, continues=True)
         if failed is not None:
             new.inherit(failed)
-        topology.connect_sink(settings, name)
-        if failed is None:
-            old.finish()
-        await self._until(lambda: old.ended, HANDOVER_S)
+        await self._exchange(new, self._old)
+
+    async def _exchange(self, new: SinkRunner, settings: Settings) -> PenstockError | None:
+        """Results wait in the new one's queue while the old one ends; the error if the new one does not open."""
+        topology, name = self._topology, new.name
+        old, topology.sinks[name] = topology.sinks[name], new
+        topology.connect_sink(self._old, name)  # from which sources is changed with all the rest, if it is
+        old.finish()
         topology.let_go(old)
+        await self._until(lambda: old.ended, HANDOVER_S, through_stop=True)
         new.start()
-        await self._until(lambda: new.opened or new.ended, settings.reload_timeout_s)
+        await self._until(lambda: new.opened or new.ended, settings.reload_timeout_s, through_stop=True)
         return new.error if new.opened or new.error else PenstockError("did not open in time")
 
     # Nothing fails from here on
@@ -179,15 +191,15 @@ class Reload:
     async def _commit(self) -> None:
         topology, new, plan = self._topology, self._new, self.plan
         old_sinks = [topology.sinks[name] for name in self._sinks if name in topology.sinks]
-        old_sources = {name: topology.sources[name] for name in plan.names("source", "changed", "removed")}
-        old_backends = {name: topology.backends[name] for name in plan.names("backend", "changed", "removed")}
+        old_sources = {name: topology.sources[name] for name in [*self._sources, *plan.names("source", "removed")]}
+        old_backends = [topology.backends[name] for name in plan.names("backend", "changed", "removed")]
         topology.settings = new
         topology.sinks |= self._sinks
         topology.backends |= self._backends
-        for name in plan.names("source", "added"):
+        for name, source in self._added.items():
             topology.forget_route(name)  # of one of this name that is still on its way out
             topology.add_route(name)
-            self._sources[name] = topology.make_source(new, name)
+            self._sources[name] = topology.wrap_source(new, name, source)
         topology.sources |= self._sources
         for name in plan.names("source", "removed"):
             del topology.sources[name]
@@ -198,12 +210,16 @@ class Reload:
             topology.connect_sink(new, name)
         for sink in old_sinks:
             sink.finish()
-            topology.let_go(sink, forget=sink.name not in topology.sinks)
-        self._move_sources(old_sources)
-        await self._relieve_backends(old_backends)
+            topology.let_go(sink)
+        movers = self._move_sources(old_sources)
+        await self._relieve(old_backends, movers)
+        for mover in movers:
+            if topology.sources.get(mover.name) is mover:  # and not begun anew in the meantime
+                self._let_run(mover, old_sources[mover.name])
 
-    def _move_sources(self, old_sources: dict[str, SourceRunner]) -> None:
-        topology = self._topology
+    def _move_sources(self, old_sources: dict[str, SourceRunner]) -> list[SourceRunner]:
+        """To the new readers and backends; those that must wait for what they have in another backend are left."""
+        topology, movers = self._topology, []
         for name, runner in topology.sources.items():
             if name not in self._sources:
                 if self._new.backend_of(name) in self._backends:
@@ -212,30 +228,41 @@ class Reload:
             old = old_sources.get(name)
             if old is not None:
                 old.stop()
-            port = topology.new_port(self._new, name, replaces=old)
-            if old is not None:
-                old.close_lane()
                 if old.is_paused:
                     runner.pause()
-            if runner.threads[0].ident is None:
-                runner.start(port)
+            if old is not None and self._old.backend_of(name) != self._new.backend_of(name):
+                movers.append(runner)
             else:
-                runner.go(port)
-        for name, old in old_sources.items():
+                self._let_run(runner, old)
+        for old in old_sources.values():
             old.stop()
             old.close_lane()
-            topology.let_go(old, forget=name not in topology.sources)
+            topology.let_go(old)
+        return movers
 
-    async def _relieve_backends(self, old_backends: dict[str, BackendRunner]) -> None:
-        """The new ones take frames when the old ones have given back theirs, so that no result overtakes another."""
-        for old in old_backends.values():
+    def _let_run(self, runner: SourceRunner, old: SourceRunner | None = None) -> None:
+        port = self._topology.new_port(self._new, runner.name, replaces=old)
+        if runner.threads[0].ident is None:
+            runner.start(port, after=None if self._can_be_tried(runner) else old)
+        else:
+            runner.go(port)
+
+    async def _relieve(self, old_backends: list[BackendRunner], movers: list[SourceRunner]) -> None:
+        """The new take frames when the old have given back theirs, so that no result overtakes another."""
+        topology = self._topology
+        pages = [topology.routes[mover.name].page for mover in movers]
+        for old in old_backends:
             old.finish()
-        await self._until(lambda: all(old.ended for old in old_backends.values()), HANDOVER_S)
-        for name, old in old_backends.items():
+            topology.let_go(old)
+        await self._until(
+            lambda: all(old.ended for old in old_backends) and not any(page.read().open for page in pages),
+            HANDOVER_S,
+            through_stop=True,
+        )
+        for old in old_backends:
             if not old.ended:
                 old.abandon()
-            self._topology.let_go(old, forget=name not in self._topology.backends)
-        for backend in self._topology.backends.values():
+        for backend in topology.backends.values():
             backend.config_hash = self._new.config_hash
         for backend in self._backends.values():
             backend.go()

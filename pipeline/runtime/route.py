@@ -33,13 +33,18 @@ class Outlet:
         self.wants_pictures = wants_pictures
         self.wants_events = wants_events
         self._page = page
+        self._closed = False
 
     def offer(self, result: Result) -> None:
         """Hand over one result; waits only where the policy is `block` and the sink alive. Never raises."""
-        self._page.enter()
         nbytes = result.prediction.nbytes + result.frame.picture.nbytes
-        if self.port.put(result, nbytes) is not None:
-            self._page.settle(ResultOutcome.FAILED)
+        if self.port.put(result, nbytes) is not None and not self._closed:
+            self._page.enter_settled(ResultOutcome.FAILED)
+
+    def close(self) -> None:
+        """The sink shall have no more of this source: what it refuses from now on is not lost, but not for it."""
+        self._closed = True
+        self.port.close()
 
 
 class Route:

@@ -45,7 +45,9 @@ class SinkRunner:
         self._bugs = BugAllowance()
         self._write_s = surroundings.metrics.stage("write", sink=name)
         self._routes: dict[str, Route] = {}
-        self._queue: LaneQueue[Delivery] = LaneQueue(on_drop=self._dropped, drops=DROPS, clock=self._clock)
+        self._queue: LaneQueue[Delivery] = LaneQueue(
+            on_enter=self._entered, on_drop=self._dropped, drops=DROPS, clock=self._clock
+        )
         self._lanes: dict[str, Lane[Delivery]] = {}
         self._wants_events = isinstance(sink, Attentive) and sink.wants_events
         self._busy = False
@@ -54,8 +56,10 @@ class SinkRunner:
         self._thread = threading.Thread(target=self._run, name=f"sink-{name}", daemon=True)
 
     def inherit(self, failed: "SinkRunner") -> None:
-        """Take over what waits for a sink that did not open on trial; before either is connected to anything else."""
-        self._queue, self._lanes, self._routes = failed._queue, failed._lanes, failed._routes
+        """Take over what waits for a sink that did not open on trial, which gets nothing even if it opens yet."""
+        self._queue, failed._queue = failed._queue, self._queue
+        self._lanes, failed._lanes = failed._lanes, self._lanes
+        self._routes, failed._routes = failed._routes, self._routes
 
     def connect(self, route: Route, limits: LaneLimits) -> None:
         """Take the results of this route, too, or keep to other limits; what went to a sink of this name comes here."""
@@ -67,9 +71,10 @@ class SinkRunner:
         self._routes[source] = route
         outlet = route.outlets.get(self.name)
         if outlet is not None:
+            outlet.wants_pictures |= self.sink.wants_pictures  # the other way round a picture too many does no harm
+            outlet.port.move(lane)
             outlet.wants_pictures = self.sink.wants_pictures
             outlet.wants_events = self._wants_events
-            outlet.port.move(lane)
         else:
             outlet = Outlet(
                 Port(lane),
@@ -86,7 +91,7 @@ class SinkRunner:
         outlet = route.outlets.get(self.name)
         if outlet is not None:
             route.outlets = {name: other for name, other in route.outlets.items() if name != self.name}
-            outlet.port.close()
+            outlet.close()
 
     def start(self) -> None:
         """Open the sink in its own thread, and begin to write."""
@@ -223,6 +228,10 @@ class SinkRunner:
     def _set_tried(self) -> None:
         self.tried = True
         self._on_change()
+
+    def _entered(self, item: Delivery) -> None:
+        if isinstance(item, Result):
+            self._page.enter()
 
     def _dropped(self, item: Delivery, reason: str) -> None:
         if isinstance(item, Result):

@@ -17,6 +17,9 @@ from pipeline.runtime.port import Port
 from pipeline.runtime.route import Route, Waiting
 from pipeline.telemetry.readings import SourceReading, SourceState
 
+HANDOVER_S = 10.0
+"""What is exchanged has so long to end before the new one begins without waiting for it."""
+
 GOOD_SPELL_S = 60.0
 """After so long without a failure, the next one backs off from the beginning."""
 
@@ -48,6 +51,7 @@ class SourceRunner:
         self._orders = Orders()
         self._port: Port[Waiting] | None = None
         self._go = threading.Event()
+        self._before: threading.Thread | None = None
         self._thread = threading.Thread(target=self._run, name=f"source-{name}", daemon=True)
 
     @property
@@ -70,10 +74,11 @@ class SourceRunner:
         """True once no frame will come any more."""
         return self.state in (SourceState.ENDED, SourceState.FAILED, SourceState.STOPPED)
 
-    def start(self, port: Port[Waiting] | None = None) -> None:
-        """Begin to read; without a port as a trial."""
+    def start(self, port: Port[Waiting] | None = None, *, after: "SourceRunner | None" = None) -> None:
+        """Begin to read; without a port as a trial. `after`: once that one, which was told to stop, has let go."""
         if port is not None:
             self.go(port)
+        self._before = None if after is None or after._thread.ident is None else after._thread
         self._thread.start()
 
     def go(self, port: Port[Waiting]) -> None:
@@ -147,6 +152,9 @@ class SourceRunner:
 
     def _run(self) -> None:
         try:
+            if self._before is not None:
+                self._before.join(HANDOVER_S)
+                self._before = None
             final = self._read_for_ever()
         except Exception as error:  # noqa: BLE001  (Penstock's own bug: this source is over, all others go on)
             self._events.bug(f"source {self.name}", error)
@@ -157,11 +165,15 @@ class SourceRunner:
     def _read_for_ever(self) -> SourceState:
         while (interrupt := self._next_attempt()) is not None:
             ending = self._attempt(interrupt)
-            if isinstance(ending, SourceState):
-                return ending
             if ending is None or (interrupt.is_set() and isinstance(ending, TransientError)):
                 continue  # an order closed it
-            self._hold_as_trial(ending)
+            self._hold_as_trial(None if isinstance(ending, SourceState) else ending)
+            if self._port is None:
+                break  # a trial that came to nothing: how it went is nobody's news
+            if ending is SourceState.ENDED:
+                self._events.source_ended(self.name, self._page.read().entered)
+            if isinstance(ending, SourceState):
+                return ending
             gave_up = self._handling.give_up_at_once and not self._condition.has_run
             if not isinstance(ending, TransientError) or gave_up:
                 return self._condition.fail(ending)
@@ -186,7 +198,6 @@ class SourceRunner:
             return None
         if self.source.live:  # for a camera an end is a disconnect
             return TransientError("the stream ended", code=SourceErrorCode.CONNECTION_FAILED)
-        self._events.source_ended(self.name, self._page.read().entered)
         return SourceState.ENDED
 
     def _stopped(self) -> SourceState:
@@ -212,7 +223,7 @@ class SourceRunner:
                 item = next(frames, None)
                 if item is None:
                     return True
-                if not self._go.is_set() and self._is_only_tried():
+                if not self._go.is_set() and self._is_only_tried(item):
                     continue
                 if self._port is None:
                     return False  # a trial that came to nothing
@@ -259,11 +270,14 @@ class SourceRunner:
         watch = self._handling.content
         self._condition.note(frame, None if watch is None else watch.look(frame))
 
-    def _is_only_tried(self) -> bool:
+    def _is_only_tried(self, item: Frame | FailedFrame) -> bool:
         """During a trial: whether this frame goes nowhere. A file is held; a camera that waits would fall behind."""
         if not self.source.live:
             self._hold_as_trial(None)
             return False
+        if isinstance(item, FailedFrame):
+            self._page.enter_settled(FrameOutcome.FAILED_DECODE)
+            return True
         if not self.primed:
             self.primed = True
             self._on_change()

@@ -135,7 +135,10 @@ class Supervisor:
         try:
             if started := await self._start():
                 self.started.set()
-                await self._until(self._sources_over, give_up=lambda: self._stop_asked or self._is_pointless())
+                while not self._draining:
+                    await self._until(self._is_done, give_up=lambda: False)
+                    async with self._changing:  # a reload under way may bring a source, or take back a sink
+                        self._draining = self._is_done()
         finally:
             async with self._changing:  # a reload that is under way gives up, or is finished
                 await self._shut_down()
@@ -179,6 +182,9 @@ class Supervisor:
     def _is_pointless(self) -> bool:
         """Not worth going on: nobody is left to take the results."""
         return all(sink.error is not None for sink in self.topology.sinks.values())
+
+    def _is_done(self) -> bool:
+        return self._stop_asked or self._is_pointless() or self._sources_over()
 
     def _sources_over(self) -> bool:
         return all(source.ended for source in self.topology.sources.values())
@@ -224,13 +230,15 @@ class Supervisor:
             self._changed.set()
             return reload.plan.lines()
 
-    async def _within(self, done: Callable[[], bool], timeout_s: float) -> bool:
-        """Wait until it is so, at most so long, and not while stopping."""
+    async def _within(self, done: Callable[[], bool], timeout_s: float, *, through_stop: bool = False) -> bool:
+        """Wait until it is so, at most so long; once a stop is asked for not at all, or half of the time for that."""
         deadline = self._clock.monotonic() + timeout_s
         while not done():
             self._changed.clear()
+            if self._deadline is not None:
+                deadline = min(deadline, self._deadline - self.settings.shutdown_timeout_s / 2)
             left_s = deadline - self._clock.monotonic()
-            if done() or left_s <= 0 or self._stop_asked:
+            if done() or left_s <= 0 or self._abandoned or (self._stop_asked and not through_stop):
                 break
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), left_s)
@@ -238,10 +246,12 @@ class Supervisor:
 
     def replace_source(self, name: str) -> None:
         """Begin a source anew that has ended or failed, or a file from its beginning."""
+        if self.stopping or not self.started.is_set():
+            return  # it is read from its beginning soon, or never again
         old = self.topology.sources[name]
         new = self.topology.sources[name] = self.topology.make_source(self.settings, name)
         old.stop()
-        new.start(self.topology.new_port(self.settings, name, replaces=old))
+        new.start(self.topology.new_port(self.settings, name, replaces=old), after=old)
         old.close_lane()
         self.topology.let_go(old)
 
@@ -265,6 +275,9 @@ class Supervisor:
         await self._until(lambda: all(backend.ended for backend in backends), give_up=self._is_late)
         for sink in sinks:
             sink.finish()
+        self.topology.sweep()
+        if self.topology.leaving:  # what is stuck there would be waited for for ever
+            self._set_deadline(self.settings.shutdown_timeout_s)
         await self._until(self._all_over, give_up=self._is_late)
         if not self._abandoned and not self._all_over():
             self._abandon(f"not drained within {self.settings.shutdown_timeout_s:g} s")

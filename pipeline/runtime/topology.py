@@ -1,7 +1,5 @@
 """`Topology`: the one place that knows who is connected to whom; builds it at the start and at a reload alike."""
 
-from typing import NamedTuple
-
 from pipeline.config.settings import Settings
 from pipeline.contracts.clock import Clock
 from pipeline.contracts.component import QueueConfig
@@ -26,11 +24,6 @@ RESULT_QUEUE = QueueConfig(max_frames=512, max_bytes=32 * MIB)
 Runner = SourceRunner | BackendRunner | SinkRunner
 
 
-class _Leaving(NamedTuple):
-    runner: Runner
-    forget: bool
-
-
 class Topology:
     """The runners of one pipeline, by name, and the ledger that they write in. Belongs to the main thread.
 
@@ -45,7 +38,8 @@ class Topology:
         self.sources: dict[str, SourceRunner] = {}
         self.backends: dict[str, BackendRunner] = {}
         self.sinks: dict[str, SinkRunner] = {}
-        self._leaving: list[_Leaving] = []
+        self.leaving: list[Runner] = []
+        """Runners that were told to end and have not."""
         self._loop = loop
         self._surroundings = surroundings
         for name in settings.sources:
@@ -80,13 +74,19 @@ class Topology:
 
     def make_source(self, settings: Settings, name: str) -> SourceRunner:
         """A source with its route."""
-        config = settings.sources[name]
-        source = config.build(self._context("source", name, settings))
+        return self.wrap_source(settings, name, self.build_source(settings, name))
+
+    def build_source(self, settings: Settings, name: str) -> Source:
+        """A source alone, for one that has no route yet."""
+        return settings.sources[name].build(self._context("source", name, settings))
+
+    def wrap_source(self, settings: Settings, name: str, source: Source) -> SourceRunner:
+        """The runner around a source, with its route."""
         return SourceRunner(
             name,
             source,
             route=self.routes[name],
-            handling=Handling.of(config, source),
+            handling=Handling.of(settings.sources[name], source),
             surroundings=self._surroundings,
         )
 
@@ -128,7 +128,9 @@ class Topology:
 
     def move_port(self, settings: Settings, runner: SourceRunner) -> None:
         """Let the frames of a source go to the backend that stands under its name now."""
-        if runner.port is not None and not runner.ended:
+        if runner.ended:
+            runner.close_lane()  # it may have ended just when it was moved the last time
+        elif runner.port is not None:
             queue = self.backends[settings.backend_of(runner.name)].queue
             runner.port.move(queue.lane(self._source_limits(settings, runner.name)))
 
@@ -148,25 +150,21 @@ class Topology:
                 sink.disconnect(route)
             self.ledger.remove_source(source)
 
-    def let_go(self, runner: Runner, *, forget: bool = False) -> None:
-        """Remember a runner that was told to end until it has; `forget`: and then its name, with all its numbers."""
-        self._leaving.append(_Leaving(runner, forget))
-
-    @property
-    def leaving(self) -> list[Runner]:
-        """The runners that were told to end and have not."""
-        return [leaving.runner for leaving in self._leaving]
+    def let_go(self, runner: Runner) -> None:
+        """Remember a runner that was told to end until it has; then its name, if there is no other, is forgotten."""
+        self.leaving.append(runner)
 
     def sweep(self) -> None:
         """Forget the runners that have ended since; called now and then."""
-        self._leaving = [leaving for leaving in self._leaving if not self._is_gone(leaving)]
+        self.leaving = [runner for runner in self.leaving if not self._is_gone(runner)]
 
-    def _is_gone(self, leaving: "_Leaving") -> bool:
-        runner, metrics = leaving.runner, self._surroundings.metrics
-        if not runner.ended or any(thread.is_alive() for thread in runner.threads):
+    def _is_gone(self, runner: Runner) -> bool:
+        if not _is_over(runner):
             return False
-        if not leaving.forget:
-            return True
+        namesakes = [other for other in self.leaving if type(other) is type(runner) and other.name == runner.name]
+        if not all(map(_is_over, namesakes)):
+            return False  # the last of that name closes the books
+        metrics = self._surroundings.metrics
         if isinstance(runner, SourceRunner) and runner.name not in self.sources:
             route = self.routes.get(runner.name)
             if route is not None and route.page.read().open:
@@ -176,7 +174,8 @@ class Topology:
         elif isinstance(runner, BackendRunner) and runner.name not in self.backends:
             metrics.forget(backend=runner.name)
         elif isinstance(runner, SinkRunner) and runner.name not in self.sinks:
-            self.ledger.remove_sink(runner.name)
+            if runner.name in self.ledger.sinks:
+                self.ledger.remove_sink(runner.name)
             metrics.forget(sink=runner.name)
         return True
 
@@ -193,6 +192,10 @@ class Topology:
     def _sink_limits(self, settings: Settings, name: str, source: str) -> LaneLimits:
         usual = PICTURE_QUEUE if self.sinks[name].sink.wants_pictures else RESULT_QUEUE
         return _limits(settings.sinks[name].queue, usual, self.sources[source].source)
+
+
+def _is_over(runner: Runner) -> bool:
+    return runner.ended and not any(thread.is_alive() for thread in runner.threads)
 
 
 def _limits(configured: QueueConfig, usual: QueueConfig, source: Source, max_age_s: float | None = None) -> LaneLimits:

@@ -13,7 +13,7 @@ from pipeline.contracts.errors import ConfigError
 from pipeline.server.access import Access, DeniedError
 from pipeline.server.desk import Desk
 from pipeline.server.guard import FIXED_HEADERS, error_response, make_guard, set_fixed_headers
-from pipeline.server.openapi import document, index, plain_path
+from pipeline.server.openapi import document, index
 from pipeline.server.routes import ROUTES, Route
 from pipeline.server.views import Commands, Health, Views
 from pipeline.telemetry.events import Events
@@ -190,7 +190,8 @@ def _handler(route: Route, desk: Desk, access: Access, events: Events | None) ->
             who = access.admit(request, route.scope)
         except DeniedError as error:
             if events is not None and route.scope == "control":
-                events.order_denied(error.who or f"somebody at {request.remote}", plain_path(route), error.reason)
+                what = f"{request.method} {request.path}"  # it matched a route: its name holds nothing odd
+                events.order_denied(error.who or f"somebody at {request.remote}", what, error.reason)
             raise
         return await route.answer(desk, request, who)
 

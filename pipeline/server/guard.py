@@ -73,7 +73,8 @@ async def _answer(request: web.Request, handler: Handler, hosts: Collection[str]
     except ConnectionError:  # the client went away
         raise
     except Exception as error:  # a bug in what a page shows is logged, and is no reason to stop the video
-        held_back = bugs.let_through(request.path)
+        resource = request.match_info.route.resource  # not the path: a client could make up names without end
+        held_back = bugs.let_through(request.path if resource is None else resource.canonical)
         if held_back is not None:
             log = logging.getLogger(LOGGER)
             log.error("server: %s failed (%d more before): %s", request.path, held_back, error, exc_info=error)

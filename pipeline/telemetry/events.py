@@ -18,6 +18,13 @@ DEBUG, INFO, WARNING, ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logg
 CHRONIC_S = 60.0
 """What a camera may do for days is said once a minute."""
 
+_SHOWN = {
+    "ok": "the picture is ok",
+    "frozen": "the picture is frozen",
+    "black": "the picture is black",
+    "moved": "the picture shows another scene: was the camera moved?",
+}
+
 
 class Events:
     """Made by the app; called from every thread.
@@ -40,19 +47,23 @@ class Events:
         """The first frame came; `away_s` is how long it was away, None at the start."""
         back = "" if away_s is None else f" again after {away_s:.1f} s"
         away = {} if away_s is None else {"away_s": round(away_s, 1)}
+        untold = 0
         with self._lock:
             told = self._turns.up(source)
-            if not told:
+            if told:
+                untold = sum(self._limiter.forget(f"source {source}\0still down").values())
+            else:
                 self._limiter.hold(f"source {source}\0up")
         if told:
-            self._say(INFO, "source_up", f"source {source}: running{back}", source=source, **away)
+            attempts = f", {untold:,} more failed attempt{'s' * (untold != 1)}" if untold else ""
+            self._say(INFO, "source_up", f"source {source}: running{back}{attempts}", source=source, **away)
 
     def source_down(self, source: str, code: str, delay_s: float, error: object) -> None:
         """It gave frames (or was never tried before) and failed: said once, until it is up again."""
         with self._lock:
             told = self._turns.down(source)
             if told:
-                self._limiter.begin(f"source {source}\0still down")
+                self._limiter.begin(f"source {source}\0still down: {code}")
             else:
                 self._limiter.hold(f"source {source}\0down")
         if told:
@@ -60,9 +71,9 @@ class Events:
             self._say(WARNING, "source_down", message, source=source, code=code, delay_s=round(delay_s, 1))
 
     def source_still_down(self, source: str, code: str, delay_s: float, error: object) -> None:
-        """One more attempt failed."""
+        """One more attempt failed; told at once where it is for another reason, else once a minute."""
         with self._lock:
-            held = self._limiter.let_through(f"source {source}\0still down", CHRONIC_S)
+            held = self._limiter.let_through(f"source {source}\0still down: {code}", CHRONIC_S)
             if held is not None:
                 self._turns.said_down(source)
         if held is not None:
@@ -75,7 +86,7 @@ class Events:
         self._say(
             INFO if content == "ok" else WARNING,
             "source_content",
-            f"source {source}: pictures are {content} (were {before})",
+            f"source {source}: {_SHOWN.get(content, content)} (before: {before})",
             source=source,
             content=content,
             before=before,
@@ -261,7 +272,7 @@ class Events:
 
     def _leftover(self, key: str, count: int) -> None:
         component, _, kind = key.partition("\0")
-        message = f"{component}: {kind}: {count:,} more times"
+        message = f"{component}: {kind}: {'once more' if count == 1 else f'{count:,} more times'}"
         self._say(WARNING, "held_back", message, **_about(component), kind=kind, held_back=count)
 
     def _forget(self, source: str) -> None:

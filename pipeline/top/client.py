@@ -60,6 +60,8 @@ class Daemon:
         except (OSError, HTTPException) as error:
             reason = getattr(error, "reason", error)
             said = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
+            if isinstance(reason, ssl.SSLCertVerificationError):
+                said = f"{reason.verify_message}: name the certificate that it is signed with: --ca-file"
             raise UnreachableError(f"{self.url}: {clean(said)}") from error
 
 

@@ -144,7 +144,9 @@ def _table(*columns: str) -> Table:
 
 def _losses(outcomes: object, kinds: tuple[str, ...]) -> str:
     found = outcomes.items() if isinstance(outcomes, dict) else ()
-    return " ".join(f"{name} {count:,}" for name, count in found if count and str(name).startswith(kinds))
+    lost = ((str(name), count) for name, count in found if count and str(name).startswith(kinds))
+    # Without `dropped_`: the column says so, and a terminal has 80 columns.
+    return ", ".join(f"{name.removeprefix('dropped_').replace('_', ' ')} {count:,}" for name, count in lost)
 
 
 def _cell(value: object, style: str = "") -> Text:

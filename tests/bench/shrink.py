@@ -1,7 +1,7 @@
 """What each way of shrinking a picture to the model's size costs in time and in average precision.
 
-Run: `python tests/bench/shrink.py`; writes `tests/bench/results/shrink.md`. Needs the labelled pictures in
-`../shared/data`, the extra `demo` and the dependency group `dev`.
+Run: `python tests/bench/shrink.py`; writes `tests/bench/results/shrink.md`. Needs the labelled pictures
+that the tests use, too (`shared_data`), the extra `demo` and the dependency group `dev`.
 """
 
 import importlib.util

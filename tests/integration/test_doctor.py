@@ -92,7 +92,7 @@ def sight(**changes: object) -> Sight:
         ({"damaged": 1}, True, "1 damaged"),
         ({"damaged": 9}, False, "pictures are lost"),
         ({"failed": 9}, False, "pictures are lost"),
-        ({"clock_offset_s": 0.2}, True, "+0.20 s"),
+        ({"clock_offset_s": 0.2}, True, "0.20 s behind ours"),
         ({"clock_offset_s": -3600.0}, False, "its clock is wrong"),
         ({"details": {"codec": "h264", "keyframe_interval_s": 2.0}}, True, "a keyframe every 2.0 s"),
         ({"details": {"codec": "h264", "keyframe_interval_s": 60.0}}, False, "keyframes are too rare"),

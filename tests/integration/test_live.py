@@ -2,13 +2,19 @@
 
 import asyncio
 import logging
-from typing import Any
+import threading
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import psutil
 import pytest
-from fakes import STUCK
+from fakes import STUCK, FakeSource, LiveFakeConfig
 from harness import Run, run
 
+from pipeline.contracts.component import Context
+from pipeline.contracts.errors import SourceErrorCode, TransientError
+from pipeline.contracts.frame import FailedFrame, Frame
+from pipeline.runtime.backoff import Backoff
 from pipeline.telemetry.readings import SourceState
 
 CAMERA: dict[str, Any] = {"live": True, "endless": True, "fps": 200.0}
@@ -53,6 +59,39 @@ def test_a_camera_that_goes_away_is_logged_once_down_and_once_up_and_its_sinks_a
     assert _events(this)[:3] == [("running", None), ("reconnecting", "CONNECTION_FAILED"), ("running", None)]
     assert this.seqs() == sorted(this.seqs())
     assert this.scrape()["penstock_source_reconnects_total", (("code", "CONNECTION_FAILED"), ("source", "cam"))] == 5
+
+
+class LockedConfig(LiveFakeConfig):
+    type: Literal["locked"] = "locked"  # type: ignore[assignment]
+
+    def build(self, ctx: Context) -> FakeSource:
+        return Locked(self, ctx)
+
+
+class Locked(FakeSource):
+    def frames(self, stop: threading.Event) -> Iterator[Frame | FailedFrame]:
+        raise TransientError("wrong password", code=SourceErrorCode.AUTH_FAILED)
+
+
+def test_a_wrong_password_is_not_tried_again_and_again(caplog: pytest.LogCaptureFixture) -> None:
+    async def during(this: Run) -> None:
+        await this.until(lambda: _state(this) is SourceState.RECONNECTING)
+        this.supervisor.stop("test")
+
+    source = _live(type="locked", reconnect={"min_s": 0.01, "max_s": 1000.0})
+    run({"sources": {"cam": source}}, during, (LockedConfig,))
+    (line,) = [record.getMessage() for record in caplog.records if "down: AUTH_FAILED" in record.getMessage()]
+    assert float(line.split()[-2]) >= 500
+
+
+def test_an_order_does_not_wait_for_the_next_try() -> None:
+    async def during(this: Run) -> None:
+        await this.until(lambda: _state(this) is SourceState.RECONNECTING)
+        this.supervisor.topology.sources["cam"].restart()
+        await _seen(this)
+        this.supervisor.stop("test")
+
+    run({"sources": {"cam": _live(failure="transient", fail_times=1, reconnect={"min_s": 60, "max_s": 60})}}, during)
 
 
 def test_a_sink_that_does_not_ask_for_events_gets_none() -> None:
@@ -163,6 +202,34 @@ def test_batches_form_across_cameras_and_each_result_goes_back_to_its_own_in_ord
     assert len(this.sink().results) / batches > 2
     for name in sources:
         assert this.seqs(source=name) == sorted(this.seqs(source=name))
+
+
+def test_a_camera_of_sixty_frames_a_second_does_not_starve_one_of_five() -> None:
+    async def during(this: Run) -> None:
+        await this.until(lambda: len(this.seqs(source="slow")) >= 12)
+        this.supervisor.stop("test")
+
+    sources = {"fast": _live(fps=60.0), "slow": _live(fps=5.0)}
+    this = run({"sources": sources, "backends": {"model": {"concurrency": 1, "infer_s": 0.08}}}, during)
+    fast, slow = (account.outcomes for account in this.report.sources)
+    assert fast["dropped_queue_full"] > fast["inferred"]
+    assert slow["dropped_queue_full"] == 0
+    assert slow["inferred"] >= 12
+
+
+def test_after_a_minute_of_good_frames_the_delays_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not after a shorter one: a camera that comes and goes is left alone for longer and longer."""
+    for good_s, resets in ((0.1, 1), (60.0, 0)):
+        seen: list[None] = []
+        monkeypatch.setattr("pipeline.runtime.source_runner.GOOD_SPELL_S", good_s)
+        monkeypatch.setattr(Backoff, "reset", lambda _, seen=seen: seen.append(None))
+
+        async def during(this: Run) -> None:
+            await this.until(lambda: len(this.seqs()) > 60)
+            this.supervisor.stop("test")
+
+        run({"sources": {"cam": _live(failure="transient", fail_at=50, fail_times=1)}}, during)
+        assert len(seen) == resets
 
 
 def test_under_load_the_lower_priority_is_shed() -> None:

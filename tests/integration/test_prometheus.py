@@ -14,6 +14,10 @@ from monitoring import Prometheus, tool
 from observed import until
 from rtsp_server import RtspServer
 
+from pipeline.config.loader import load
+from pipeline.generate import generate
+from pipeline.registry import Registry
+
 NEEDS_PROMETHEUS = pytest.mark.skipif(
     tool("prometheus") is None or tool("promtool") is None, reason="needs prometheus and promtool (just setup-rigs)"
 )
@@ -119,14 +123,18 @@ def test_the_right_alerts_fire_for_a_camera_that_is_down_and_for_a_daemon_that_h
 
 
 @NEEDS_PROMETHEUS
-def test_promtool_accepts_the_metrics_the_rules_and_their_tests(root: Path, daemon: Daemon) -> None:
+def test_promtool_accepts_the_metrics_the_rules_and_their_tests(root: Path, daemon: Daemon, tmp_path: Path) -> None:
     promtool = tool("promtool")
     assert promtool is not None
     folder = root / "deploy/prometheus"
+    fitted = tmp_path / "alerts.yml"
+    site = load(daemon.folder / "pipeline.toml", registry=Registry.load())
+    fitted.write_text(generate("alerts", site))
     metrics = daemon.request("/metrics")[1]
     for command, given in (
         (["check", "config", "prometheus.yml"], ""),
         (["check", "rules", "alerts.yml"], ""),
+        (["check", "rules", str(fitted)], ""),
         (["test", "rules", "alerts_test.yml"], ""),
         (["check", "metrics"], metrics),
     ):

@@ -1,6 +1,9 @@
 """A running pipeline is given another configuration: all of it is put in force, or nothing changes."""
 
 import asyncio
+import os
+import threading
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,11 @@ def _settings(**tables: dict[str, dict[str, Any]]) -> Settings:
     return from_tree(tree, base_dir=Path.cwd(), registry=registry)
 
 
-def _reloaded(*steps: Settings, before: dict[str, Any] | None = None) -> tuple[Run, list[list[str] | ReloadError]]:
+def _reloaded(
+    *steps: Settings,
+    before: dict[str, Any] | None = None,
+    after_each: Callable[[Run, int], Awaitable[None]] | None = None,
+) -> tuple[Run, list[list[str] | ReloadError]]:
     """Run eight cameras, apply the configurations one after another under load, stop; what each attempt gave."""
     outcomes: list[list[str] | ReloadError] = []
 
@@ -39,11 +46,14 @@ def _reloaded(*steps: Settings, before: dict[str, Any] | None = None) -> tuple[R
             await this.until(lambda: this.sink().results_seen > 0)
             seen = this.sink().results_seen
             try:
-                outcomes.append(await this.supervisor.apply(settings))
+                async with asyncio.timeout(8.0):  # less than what is given up after
+                    outcomes.append(await this.supervisor.apply(settings))
             except ReloadError as error:
                 outcomes.append(error)
             await this.until(lambda: this.sink().results_seen > seen + 50)  # noqa: B023
             this.check_ledger(this.scrape())
+            if after_each is not None:
+                await after_each(this, len(outcomes))
         this.supervisor.stop("test")
 
     tables: dict[str, Any] = {"sources": CAMERAS, "reload_timeout_s": 5.0} | (before or {})
@@ -75,6 +85,24 @@ def test_one_camera_is_edited_and_the_other_seven_lose_nothing() -> None:
     assert [account.fault(drained=True) for account in this.report.sources] == [None] * 8
 
 
+def test_of_eight_cameras_at_thirty_a_second_seven_lose_no_frame_and_no_result() -> None:
+    """With queues that are long enough not to drop anything by themselves: not even what the ledger could name."""
+    cameras = {name: {**table, "fps": 30.0, "queue": {"max_frames": 60}} for name, table in CAMERAS.items()}
+    slow = {"concurrency": 1, "infer_s": 0.002}
+    edits = [{**cameras, "cam3": {**cameras["cam3"], "stride": stride}} for stride in (2, 3)]
+    this, outcomes = _reloaded(
+        _settings(sources=edits[0], backends={"model": slow}),
+        _settings(sources=edits[1], backends={"model": {**slow, "max_batch": 2}}),
+        _settings(sources=edits[1], backends={"model": {**slow, "max_batch": 2}}, sinks={"keep": {}, "more": {}}),
+        before={"sources": cameras, "backends": {"model": slow}},
+    )
+    assert not [outcome for outcome in outcomes if isinstance(outcome, ReloadError)]
+    for account in this.report.sources:
+        if account.name != "cam3":
+            assert account.outcomes["inferred"] == account.entered
+            assert this.seqs(source=account.name) == list(range(account.entered))
+
+
 def test_a_camera_is_added_and_another_removed() -> None:
     others = {name: table for name, table in CAMERAS.items() if name != "cam0"}
     this, outcomes = _reloaded(_settings(sources={**others, "gate": CAMERAS["cam0"]}))
@@ -86,8 +114,11 @@ def test_a_camera_is_added_and_another_removed() -> None:
 
 
 def test_a_backend_is_exchanged_and_no_result_overtakes_another() -> None:
-    this, outcomes = _reloaded(_settings(backends={"model": {"concurrency": 1, "delay_s": 0.001}}))
+    settings = _settings(backends={"model": {"concurrency": 1, "delay_s": 0.001}})
+    this, outcomes = _reloaded(settings)
     assert outcomes == [["backend model: changed (concurrency, delay_s)"]]
+    assert this.sink().results[-1].config_hash == settings.config_hash
+    assert this.scrape()["penstock_config_info", (("hash", settings.config_hash),)] == 1
     _other_cameras_lost_nothing(this)
 
 
@@ -167,7 +198,17 @@ def test_a_hundred_reloads_leak_nothing() -> None:
         )
         for number in range(100)
     ]
-    this, outcomes = _reloaded(*steps)
+    held: list[tuple[int, int]] = []
+
+    async def look(this: Run, reloads: int) -> None:
+        if reloads % 20 == 0:  # each time there are as many sources, sinks and workers
+            await this.until(lambda: this.supervisor.topology.leaving == [])
+            threads = [thread for thread in threading.enumerate() if not thread.name.startswith("asyncio_")]
+            held.append((len(threads), len(os.listdir("/proc/self/fd"))))  # noqa: PTH208
+
+    this, outcomes = _reloaded(*steps, after_each=look)
+    assert len(held) == 5
+    assert held == [held[0]] * 5
     assert not [outcome for outcome in outcomes if isinstance(outcome, ReloadError)]
     assert this.supervisor.topology.leaving == []
     assert len(this.supervisor.topology.routes) == 9

@@ -79,7 +79,7 @@ def _stopped(process: subprocess.Popen[str]) -> str:
 def test_what_does_not_move_is_gated_and_counted_and_a_frozen_camera_is_told(workplace: Workplace) -> None:
     workplace.write(CAMERAS)
     process = workplace.start("run")
-    _read_log_until(process, "source still: pictures are frozen")
+    _read_log_until(process, "source still: the picture is frozen")
     err = _stopped(process)
     still = re.search(r"source still: (\d+) decoded = 1 inferred \+ (\d+) gated", err)
     moving = re.search(r"source moving: (\d+) decoded = (\d+) inferred", err)

@@ -69,7 +69,7 @@ def _under_systemd() -> dict[str, str]:
         [sys.executable, "-m", "tests.systemd.run"], cwd=PROJECT, capture_output=True, text=True, check=False
     )
     if done.returncode == NOT_RUN:
-        raise NotRunError(done.stdout.strip())
+        raise NotRunError(done.stdout.strip().removeprefix("not run: "))
     seen = dict(re.findall(r"^ok +(\w+): (.*)$", done.stdout, re.MULTILINE))
     failed = re.findall(r"^FAILED (\w+: .*)$", done.stdout, re.MULTILINE)
     assert not failed, "; ".join(failed)

@@ -1,7 +1,8 @@
 """Runs the experiments against the real program and prints the table: `python -m tests.scorecard.run --help`.
 
 Each round of a row is a process of its own, in a session of its own, killed when it takes too long. Several run at
-once, as most of them only wait; those that load the processor run alone, at the end.
+once, as most of them only wait; those that load the processor run alone, at the end. Rows that are run anew with
+`--rows 1,2 --write` take the places of their older rounds in the table.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
@@ -27,6 +29,7 @@ from tests.scorecard import rows  # noqa: E402  (they import the tests' own modu
 from tests.scorecard.table import NotRunError, Round, Row, Verdict, markdown  # noqa: E402
 
 RESULTS = HERE / "RESULTS.md"
+ROUNDS = HERE / "rounds.json"
 NOTE = """Each row drives the real program (`penstock run`) from outside: its files, its API, signals. The ledger is
 checked at every scrape and at the end of every round. "Passed" counts rounds; a row stands when all of them passed.
 Cameras are tried again after 0.5 s to 4 s (`reconnect`), so that "back" can be within 5 s of the fault's end. The
@@ -94,20 +97,25 @@ def _sessions_below(pid: int) -> list[int]:
         return []
 
 
-def _head(rounds: int, took_s: float) -> list[str]:
+def _commit() -> str:
+    git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return git.stdout.strip() or "unknown"
+
+
+def _head(rounds: Sequence[Round]) -> list[str]:
     import onnxruntime
 
-    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    commit = git.stdout.strip() or "unknown"
     machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, ONNX Runtime {onnxruntime.__version__}"
     when = datetime.now(UTC).strftime("%Y-%m-%d")
-    return [
-        "# Scorecard",
-        "",
-        NOTE,
-        "",
-        f"{when}, on {machine}, after commit {commit}; {rounds} rounds in {took_s / 60:.0f} min; `just scorecard`.",
-    ]
+    commits = ", ".join(sorted({one.commit for one in rounds}))
+    hours = sum(one.seconds for one in rounds) / 3600
+    about = f"{when}, on {machine}, at {commits}; {len(rounds)} rounds, {hours:.1f} hours in all; `just scorecard`."
+    return ["# Scorecard", "", NOTE, "", about]
+
+
+def _kept(path: Path) -> list[Round]:
+    """The rounds of earlier runs."""
+    return [Round(**one) for one in json.loads(path.read_text())] if path.exists() else []
 
 
 def _all(chosen: Sequence[Row], rounds: int, jobs: int, keep: bool) -> list[Round]:
@@ -129,22 +137,24 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=3, help="rounds that run at once")
     parser.add_argument("--keep", action="store_true", help="keep the folders of rounds that passed, too")
-    parser.add_argument("--output", type=Path, help=f"where the table goes; {RESULTS.name} when all rows were run")
+    parser.add_argument("--write", action="store_true", help=f"put what was run into {RESULTS.name}; so without --rows")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.one is not None:
         outcome = one(rows.ROWS[asked.one], cast("Path", asked.folder))
-        print(json.dumps(outcome.__dict__))
+        print(json.dumps(asdict(outcome)))
         return 0
     chosen = [rows.ROWS[number] for number in _numbers(asked.rows)]
-    start = time.monotonic()
-    done = _all(chosen, asked.rounds, asked.jobs, asked.keep)
-    table = markdown(chosen, done, _head(asked.rounds, time.monotonic() - start))
-    print(table)
-    output = asked.output or (RESULTS if not asked.rows else None)
-    if output is not None:
-        output.write_text(table)
+    commit = _commit()
+    done = [replace(one, commit=commit) for one in _all(chosen, asked.rounds, asked.jobs, asked.keep)]
+    print(markdown(chosen, done, _head(done)))
+    if asked.write or not asked.rows:
+        ran = {one.row for one in done}
+        every = done + [one for one in _kept(ROUNDS) if one.row not in ran]
+        every.sort(key=lambda one: one.row)
+        ROUNDS.write_text(json.dumps([asdict(one) for one in every], indent=1) + "\n")
+        RESULTS.write_text(markdown(list(rows.ROWS.values()), every, _head(every)))
     return 1 if any(one.verdict == "FAIL" for one in done) else 0
 
 

@@ -48,6 +48,8 @@ class Round:
     seconds: float
     figures: Figures = field(default_factory=dict)
     why: str = ""
+    commit: str = ""
+    """What was checked out; there may have been changes on top."""
 
 
 def _number(value: float) -> str:

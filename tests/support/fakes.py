@@ -200,6 +200,7 @@ class FakeSinkConfig(SinkConfig):
     fail_every: int = 0
     open_failure: Failure = "none"
     close_failure: Failure = "none"
+    open_delay_s: float = 0.0
     delay_s: float = 0.0
     stuck_at: int = -1
     path: str | None = None
@@ -221,6 +222,8 @@ class FakeSink:
 
     def open(self) -> None:
         self.opened += 1
+        if self._config.open_delay_s:
+            threading.Event().wait(self._config.open_delay_s)
         if self.opened == 1:
             fail(self._config.open_failure, "opening")
 

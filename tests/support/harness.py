@@ -92,8 +92,14 @@ def run(tree: dict[str, Any], during: During | None = None, plugins: Sequence[ty
     supervisor = Supervisor(settings, events=Events(clock), metrics=metrics, clock=clock)
     this = Run(supervisor, metrics, Report([], [], [], [], [], [], abandoned=False))
 
+    def stop_if_failed(beside: asyncio.Task[None]) -> None:
+        if not beside.cancelled() and beside.exception() is not None:
+            supervisor.stop("the test failed")
+
     async def both() -> Report:
         beside = asyncio.create_task(during(this)) if during is not None else None
+        if beside is not None:
+            beside.add_done_callback(stop_if_failed)
         report = await supervisor.run()
         if beside is not None:
             await beside

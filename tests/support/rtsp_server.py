@@ -118,7 +118,7 @@ class RtspServer:
     async def _reset(self) -> None:
         for writer in list(self._writers):
             peer = writer.get_extra_info("socket")
-            if peer is not None and self._tls is None:
+            if peer is not None and peer.fileno() >= 0 and self._tls is None:  # its reader may have gone just now
                 peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
 

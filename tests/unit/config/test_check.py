@@ -1,4 +1,6 @@
+import contextlib
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +28,35 @@ def test_what_components_find_is_reported_with_its_line_and_all_at_once(
         "pipeline.toml:7: backends.local.model: there is no file m.onnx",
         f"pipeline.toml:13: server.listen: cannot listen on 127.0.0.1 port {port}: another program listens there",
     ]
+
+
+def test_the_port_of_a_penstock_that_runs_is_no_fault_but_to_run_on(
+    load_text: Load, minimal: str, tmp_path: Path
+) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"")
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        listening.settimeout(5)
+        settings = load_text(f'{minimal}[server]\nlisten = "127.0.0.1:{listening.getsockname()[1]}"\n')
+
+        def answer(text: bytes) -> None:
+            with contextlib.suppress(TimeoutError):  # nobody asked
+                client, _ = listening.accept()
+                with client:
+                    client.recv(4096)
+                    client.sendall(text)
+
+        for says, is_fault in ((b"Server: penstock", False), (b"Server: nginx", True)):
+            thread = threading.Thread(target=answer, args=(b"HTTP/1.0 200 OK\r\n" + says + b"\r\n\r\n",))
+            thread.start()
+            try:
+                with pytest.raises(ConfigProblems) if is_fault else contextlib.nullcontext():
+                    check(settings)
+            finally:
+                thread.join(10)
+        with pytest.raises(ConfigProblems, match="another program listens there"):
+            check(settings, to_run=True)
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "off"])

@@ -93,6 +93,16 @@ def test_a_fault_in_the_overlay_names_the_overlay_and_its_line(tmp_path: Path, f
     ]
 
 
+def test_a_fault_in_a_table_that_was_just_sent_names_no_line_of_a_file_that_does_not_have_it(
+    tmp_path: Path, load_text: Load, minimal: str, registry: Registry
+) -> None:
+    load_text(minimal)
+    sent = read(tmp_path).put("door", {**DOOR, "max_fpz": 3})
+    with pytest.raises(ConfigProblems) as caught:
+        load(tmp_path / "pipeline.toml", registry=registry, environ={}, overlay=sent)
+    assert str(caught.value) == "sources.door.max_fpz: unknown key; did you mean max_fps?"
+
+
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
@@ -146,7 +156,7 @@ def test_only_its_owner_may_read_it_and_nothing_is_left_beside_it(tmp_path: Path
     folder = tmp_path / "state" / "deep"
     assert [path.name for path in folder.iterdir()] == ["sources.toml"]
     assert stat.S_IMODE((folder / "sources.toml").stat().st_mode) == 0o600
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o750
+    assert [stat.S_IMODE(made.stat().st_mode) for made in (folder, folder.parent)] == [0o750, 0o750]
     assert set(read(folder).sources) == {"door", "other"}
 
 

@@ -155,7 +155,7 @@ def test_the_log_names_who_gave_an_order_and_who_was_denied(caplog: pytest.LogCa
     told = [record.getMessage() for record in caplog.records if record.name == "penstock"]
     assert told == [
         "server: for_control: pause source gate: done",
-        "server: for_read: /api/v1/sources/{name}/pause: denied: this token has not the scope 'control'",
+        "server: for_read: POST /api/v1/sources/gate/pause: denied: this token has not the scope 'control'",
     ]
     assert not any(secret in caplog.text for secret in SECRETS.values())
 

@@ -184,6 +184,20 @@ def test_a_bug_behind_a_route_is_logged_once_and_tells_the_client_nothing(caplog
     assert [INSIDE in record.getMessage() for record in caplog.records if record.name == "penstock"] == [True]
 
 
+def test_what_a_client_makes_up_does_not_multiply_what_is_remembered(caplog: pytest.LogCaptureFixture) -> None:
+    def status() -> Mapping[str, Any]:
+        raise RuntimeError(INSIDE)
+
+    async def test(under_test: Server) -> None:
+        for number in range(5):
+            found, _, _ = await ask(f"{under_test.url}/api/v1/sources/made_up_{number}")
+            assert found == 500
+
+    with caplog.at_level(logging.WARNING):
+        run(test, server(status=status))
+    assert len([record for record in caplog.records if INSIDE in record.getMessage()]) == 1
+
+
 @pytest.mark.parametrize(
     "sent",
     [

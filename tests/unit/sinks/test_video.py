@@ -370,12 +370,9 @@ def test_no_picture_is_held_after_it_was_written(tmp_path: Path, ctx: PluginCont
     import gc
     import weakref
 
-    class Watched(VideoPicture):
-        __slots__ = ("__weakref__",)
-
-    def watched() -> Iterator[tuple[Frame, "weakref.ref[Watched]"]]:
+    def watched() -> Iterator[tuple[Frame, "weakref.ref[VideoPicture]"]]:
         for seq in range(5):
-            picture = Watched(av.VideoFrame(64, 48, "yuv420p"))
+            picture = VideoPicture(av.VideoFrame(64, 48, "yuv420p"))
             yield replace(frame(seq), picture=picture), weakref.ref(picture)
 
     sink = opened(ctx, tmp_path / "a.mp4")

@@ -1,5 +1,6 @@
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -273,6 +274,21 @@ def test_a_memory_that_cannot_be_made_is_a_transient_error(box: Watched) -> None
     with pytest.raises(TransientError, match="cannot be") as caught:
         box.run()
     assert caught.value.code is SourceErrorCode.INTERNAL
+
+
+def test_what_it_makes_is_for_owner_and_group_only(box: Watched, tmp_path: Path) -> None:
+    box.put("sub/a.png")
+    before = os.umask(0)
+    try:
+        box.run(after="move", done_dir=str(tmp_path / "deep" / "done"), recursive=True)
+        DoneFiles(box.context.data_dir / "watched" / "box.sqlite", print).add("b.png", Version(1, 2))
+    finally:
+        os.umask(before)
+    made = [box.context.data_dir, *box.context.data_dir.rglob("*"), *(tmp_path / "deep").rglob("*")]
+    assert len(made) > 5
+    assert {stat.S_IMODE(path.stat().st_mode) for path in made if path.is_dir()} == {0o750}
+    files = [path for path in made if path.is_file() and path.name != "a.png"]  # a file that was moved stays as it was
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o640}
 
 
 def test_the_memory_is_bounded_and_an_empty_folder_forgets_nothing(

@@ -69,7 +69,7 @@ def test_what_repeats_is_logged_once_in_ten_seconds_and_then_with_its_count(stde
     assert "(999 more like it before)" in stderr.getvalue()
     events.frame_not_decoded("cam", "packet at 12.1 s")
     events.say_leftovers()
-    assert "cam: failed_decode: 1 more times" in stderr.getvalue()
+    assert "cam: failed_decode: once more" in stderr.getvalue()
 
 
 def test_two_components_do_not_share_a_limit(stderr: Stderr) -> None:
@@ -95,6 +95,27 @@ def test_a_camera_that_is_away_for_an_hour_is_told_once_a_minute_and_then_up(std
     assert [line for line in lines if "still down" in line] == lines[2:-1]
     assert len(lines[2:-1]) == 60
     assert "source cam: running again after 3600.0 s" in lines[-1]
+
+
+def test_a_camera_that_fails_for_another_reason_is_told_at_once_and_what_was_held_back_when_it_is_up(
+    stderr: Stderr,
+) -> None:
+    clock = MovableClock()
+    logs.set_up()
+    events = Events(clock)
+    events.source_down("cam", "CONNECTION_FAILED", 1.0, "closed")
+    for _ in range(3):
+        clock.advance(5)
+        events.source_still_down("cam", "AUTH_FAILED", 20.0, "wrong password")
+    events.source_up("cam", 15.0)
+    events.source_stopped("cam", 7)
+    lines = [line.split(" ", 1)[1].strip() for line in stderr.getvalue().splitlines()]
+    assert lines == [
+        "WARNING source cam: down: CONNECTION_FAILED: closed; next try in 1.0 s",
+        "WARNING source cam: still down: AUTH_FAILED: wrong password; next try in 20.0 s",
+        "INFO    source cam: running again after 15.0 s, 2 more failed attempts",
+        "INFO    source cam: stopped after 7 frames",
+    ]
 
 
 def test_a_camera_that_flaps_is_told_less_often_than_every_ten_seconds_and_never_left_wrong(
