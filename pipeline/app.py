@@ -20,7 +20,8 @@ from pipeline.contracts.secret import Redactor
 from pipeline.registry import Registry
 from pipeline.runtime import memory
 from pipeline.runtime.controller import Controller
-from pipeline.runtime.supervisor import Report, Supervisor
+from pipeline.runtime.report import Report
+from pipeline.runtime.supervisor import Supervisor
 from pipeline.service import Notifier, StatusLine, keep
 from pipeline.serving import serve, tokens_of
 from pipeline.telemetry import logs

@@ -18,7 +18,8 @@ from rich.progress import (
 
 from pipeline.contracts.source import Counted
 from pipeline.runtime.ledger import Account
-from pipeline.runtime.supervisor import Report, Supervisor
+from pipeline.runtime.report import Report
+from pipeline.runtime.supervisor import Supervisor
 from pipeline.telemetry.readings import SourceReading
 
 REFRESH_S = 0.25

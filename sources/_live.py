@@ -107,4 +107,5 @@ class LiveSource:
             corrupt=item.corrupt,
             time_jump=stamp.time_jump,
             clock_offset_s=stamp.clock_offset_s,
+            decode_s=item.decode_s,
         )

@@ -41,6 +41,7 @@ class LiveFrame:
         camera_s: when it was taken by the camera's clock, Unix seconds; None where the camera does not tell.
         at_s: monotonic seconds at which it was decoded.
         corrupt: whether the decoder concealed damage in it.
+        decode_s: how long its packet was decoded.
     """
 
     raw_s: float | None
@@ -48,6 +49,7 @@ class LiveFrame:
     at_s: float
     rotation_deg: RotationDeg
     corrupt: bool
+    decode_s: float
     _frame: VideoFrame | None = field(repr=False)
 
     def take_picture(self) -> VideoPicture:
@@ -145,6 +147,7 @@ class Connection:
     def _decoded(self, packet: "Packet[VideoStream]") -> Iterator[LiveFrame | FailedFrame]:
         context = self._stream.codec_context
         alone = self._skipping.mode is Decode.KEYFRAMES and packet.size > 0
+        began_s = self._clock.monotonic()
         try:
             frames = packet.decode()
             if alone:  # without its followers a decoder that reorders would hold it back
@@ -156,12 +159,13 @@ class Connection:
         finally:
             if alone:
                 context.flush_buffers()
+        decode_s = self._clock.monotonic() - began_s
         while frames:
-            if (item := self._frame(frames.pop(0))) is not None:
+            if (item := self._frame(frames.pop(0), decode_s)) is not None:
                 yield item
                 item = None  # let go of, see `take_picture`
 
-    def _frame(self, frame: VideoFrame) -> LiveFrame | FailedFrame | None:
+    def _frame(self, frame: VideoFrame, decode_s: float) -> LiveFrame | FailedFrame | None:
         now_s = self._clock.monotonic()
         corrupt = bool(frame.is_corrupt)
         if not self._good_start:
@@ -183,7 +187,7 @@ class Connection:
         camera_s = None
         if raw_s is not None and self._camera_minus_raw_s is not None:
             camera_s = raw_s + self._camera_minus_raw_s
-        return LiveFrame(raw_s, camera_s, now_s, clockwise(frame.rotation), corrupt, frame)
+        return LiveFrame(raw_s, camera_s, now_s, clockwise(frame.rotation), corrupt, decode_s, frame)
 
     def _wants(self, packet: "Packet[VideoStream]", at_s: float | None) -> bool:
         before = self._skipping.mode

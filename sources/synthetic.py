@@ -119,6 +119,7 @@ class SyntheticSource:
     def _frame(self, painter: "Painter", shown: str, *, corrupt: bool) -> Frame:
         """The next frame; whoever gets it is the only one who holds its picture."""
         clock, fps = self._ctx.clock, self._config.fps
+        began = clock.monotonic()
         picture = painter.black() if shown == "black" else painter.again() if shown == "still" else None
         picture = picture or painter.paint(self._seq)
         now = clock.monotonic()
@@ -134,6 +135,7 @@ class SyntheticSource:
             decoded_at=now,
             duration_s=1 / fps if fps else None,
             corrupt=corrupt,
+            decode_s=now - began,
         )
 
 

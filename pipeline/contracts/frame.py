@@ -142,6 +142,8 @@ class Frame:
         time_jump: True where the camera's time stamps jumped or wrapped just before this frame.
         clock_offset_s: by how much the camera's clock was behind ours when the frame arrived, in seconds, transport
             included; None where the camera tells no time.
+        decode_s: how long the decoder worked on it, in seconds, for a source that waits for its frames; None: the
+            runner takes the time itself.
     """
 
     source: str
@@ -157,6 +159,7 @@ class Frame:
     corrupt: bool = False
     time_jump: bool = False
     clock_offset_s: float | None = None
+    decode_s: float | None = None
 
     def released(self) -> "Frame":
         """The same frame without its pixels, for who does not want them and may keep it for long."""
@@ -174,6 +177,7 @@ class Frame:
             self.corrupt,
             self.time_jump,
             self.clock_offset_s,
+            self.decode_s,
         )
 
 

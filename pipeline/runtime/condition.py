@@ -132,7 +132,8 @@ class Condition:
 
     def _go_down(self, error: TransientError, delay_s: float) -> None:
         code, was_down = _code_of(error), self._down_since is not None
-        self._down_since = self._down_since if was_down else self._clock.monotonic()
+        if not was_down:  # since its last picture, not since it was noticed
+            self._down_since = self._heard_at if self.has_run else self._clock.monotonic()
         self.error = error
         self.change(SourceState.RECONNECTING)
         if was_down:

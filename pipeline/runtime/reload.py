@@ -227,7 +227,7 @@ class Reload:
                 continue
             old = old_sources.get(name)
             if old is not None:
-                old.stop()
+                old.stop(replaced=True)
                 if old.is_paused:
                     runner.pause()
             if old is not None and self._old.backend_of(name) != self._new.backend_of(name):

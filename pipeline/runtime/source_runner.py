@@ -49,6 +49,7 @@ class SourceRunner:
         self._decode_s = surroundings.metrics.stage("decode", source=name)
         self._condition = Condition(name, route, surroundings, handling.silence_s)
         self._orders = Orders()
+        self._replaced = False
         self._port: Port[Waiting] | None = None
         self._go = threading.Event()
         self._before: threading.Thread | None = None
@@ -96,8 +97,12 @@ class SourceRunner:
         """Where the frames go; None before `go`."""
         return self._port
 
-    def stop(self) -> None:
-        """Ask the source to end soon; what it has given goes on. May be called again; instead of `start`, too."""
+    def stop(self, *, replaced: bool = False) -> None:
+        """Ask the source to end soon; what it has given goes on. May be called again; instead of `start`, too.
+
+        `replaced`: another one of its name goes on, and there is nothing to tell.
+        """
+        self._replaced = self._replaced or replaced
         self._orders.stop()
         self._go.set()
         if self._thread.ident is None:
@@ -201,7 +206,7 @@ class SourceRunner:
         return SourceState.ENDED
 
     def _stopped(self) -> SourceState:
-        if self._port is not None:  # what was only tried is nobody's source
+        if self._port is not None and not self._replaced:  # what was only tried is nobody's source
             self._events.source_stopped(self.name, self._page.read().entered)
         return SourceState.STOPPED
 
@@ -231,7 +236,7 @@ class SourceRunner:
                     self._page.enter_settled(FrameOutcome.FAILED_DECODE)
                     self._condition.note_failed(item)
                     continue
-                self._decode_s.observe(monotonic() - asked_at)
+                self._observe_decoding(item, monotonic() - asked_at)
                 self._note(item)
                 outcome = self._left_out(item)
                 if outcome is not None:
@@ -254,6 +259,12 @@ class SourceRunner:
                 return False
             self._condition.change(SourceState.RUNNING)
         return self._port is None or self._port.wait_for_room()
+
+    def _observe_decoding(self, frame: Frame, waited_s: float) -> None:
+        """A live source waits for its frames: only it knows how long it decoded."""
+        decode_s = waited_s if frame.decode_s is None and not self.source.live else frame.decode_s
+        if decode_s is not None:
+            self._decode_s.observe(decode_s)
 
     def _left_out(self, frame: Frame) -> FrameOutcome | None:
         """Why the frame is not inferred, decided before any pixel is converted."""

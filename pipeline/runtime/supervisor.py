@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.config.settings import ConfigProblems, Settings
@@ -12,54 +10,20 @@ from pipeline.contracts.clock import Clock
 from pipeline.contracts.errors import ConfigError
 from pipeline.runtime import memory
 from pipeline.runtime.context import MainLoop, Surroundings
-from pipeline.runtime.ledger import Account, FrameOutcome, Page, ResultOutcome
+from pipeline.runtime.ledger import FrameOutcome, ResultOutcome
 from pipeline.runtime.reload import Reload, ReloadError
-from pipeline.runtime.source_runner import SourceRunner
+from pipeline.runtime.report import Report, report_of, started_threads
 from pipeline.runtime.topology import Runner, Topology
 from pipeline.runtime.watch import Watch
 from pipeline.telemetry.events import Events
 from pipeline.telemetry.metrics import Metrics
-from pipeline.telemetry.readings import SinkReading, SourceReading, SourceState
+from pipeline.telemetry.readings import SinkReading, SourceReading
 
 GRACE_S = 2.0
 """After everything was abandoned, so long is waited for the threads to notice."""
 
 TICK_S = 0.5
 """How often is looked for what is stuck, silent or over."""
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """How a run ended.
-
-    Attributes:
-        sources: the sources' pages of the ledger.
-        sinks: the sinks' pages.
-        written: what the sinks wrote, as the user named it.
-        failed: components that failed for good.
-        late: threads that did not end in time.
-        faults: what does not balance in the ledger: empty, or Penstock has a bug.
-        abandoned: True when what was left was given up.
-    """
-
-    sources: list[Account]
-    sinks: list[Account]
-    written: list[str]
-    failed: list[str]
-    late: list[str]
-    faults: list[str]
-    abandoned: bool
-
-    @property
-    def lost(self) -> int:
-        """Frames and results that failed on the way."""
-        frames = sum(account.outcomes[FrameOutcome.FAILED_BACKEND] for account in self.sources)
-        return frames + sum(account.outcomes[ResultOutcome.FAILED] for account in self.sinks)
-
-    @property
-    def exit_code(self) -> int:
-        """0: all went well; 1: something failed, was late, was given up or does not balance."""
-        return int(bool(self.failed or self.late or self.faults or self.abandoned or self.lost))
 
 
 class Supervisor:
@@ -146,7 +110,7 @@ class Supervisor:
         self._over = True
         if not started:
             self._raise_config_errors()
-        return self._report()
+        return report_of(self.topology, self._events, abandoned=self._abandoned)
 
     # Start
 
@@ -250,7 +214,7 @@ class Supervisor:
             return  # it is read from its beginning soon, or never again
         old = self.topology.sources[name]
         new = self.topology.sources[name] = self.topology.make_source(self.settings, name)
-        old.stop()
+        old.stop(replaced=True)
         new.start(self.topology.new_port(self.settings, name, replaces=old), after=old)
         old.close_lane()
         self.topology.let_go(old)
@@ -285,7 +249,7 @@ class Supervisor:
             await self._until(self._all_over, give_up=self._is_late)
             self._write_off()
         for runner in (*self.topology.runners, *self.topology.leaving):
-            for thread in _started_threads(runner):
+            for thread in started_threads(runner):
                 thread.join(GRACE_S if runner.ended else 0.0)
 
     async def _until_sources_over(self) -> None:
@@ -352,39 +316,3 @@ class Supervisor:
         ]
         if problems:
             raise ConfigProblems(problems)
-
-    def _report(self) -> Report:
-        topology = self.topology
-        topology.sweep()
-        runners = [*topology.runners, *topology.leaving]
-        threads = [thread for runner in runners for thread in _started_threads(runner)]
-        late = [thread.name for thread in threads if thread.is_alive()]
-        faults = topology.ledger.faults(drained=True)
-        if late:
-            self._events.late(late)
-        for fault in faults:
-            self._events.unbalanced(fault)
-        self._events.say_leftovers()
-        return Report(
-            sources=_with_removed(topology.ledger.sources.values(), topology.ledger.removed_sources),
-            sinks=_with_removed(topology.ledger.sinks.values(), topology.ledger.removed_sinks),
-            written=[path for sink in topology.sinks.values() for path in sink.sink.written()],
-            failed=[runner.name for runner in topology.runners if runner.error is not None and not _is_passing(runner)],
-            late=late,
-            faults=faults,
-            abandoned=self._abandoned,
-        )
-
-
-def _with_removed(pages: Iterable[Page], removed: Account) -> list[Account]:
-    """All pages, and the sum of those that were removed, if there were any."""
-    return [*(page.read() for page in pages), *([removed] if removed.entered else [])]
-
-
-def _started_threads(runner: Runner) -> list[threading.Thread]:
-    return [thread for thread in runner.threads if thread.ident is not None]
-
-
-def _is_passing(runner: Runner) -> bool:
-    """A camera that was being reconnected when the stop came is not what the exit code is about."""
-    return isinstance(runner, SourceRunner) and runner.state is not SourceState.FAILED

@@ -293,3 +293,33 @@ def test_a_stage_that_hangs_is_named_and_one_that_has_nothing_to_do_is_not(caplo
     lines = [record.getMessage() for record in caplog.records if "backend model" in record.getMessage()]
     assert len([line for line in lines if "has work and made no progress" in line]) == 1
     assert len([line for line in lines if "moves again" in line]) == 1
+
+
+def test_the_time_that_a_camera_makes_us_wait_is_not_called_decoding() -> None:
+    async def during(this: Run) -> None:
+        await _seen(this)
+        this.supervisor.stop("test")
+
+    this = run({"sources": {"cam": _live(), "other": _live(decode_s=0.25)}}, during)
+    spent = {
+        dict(labels)["source"]: value
+        for (name, labels), value in this.scrape().items()
+        if name == "penstock_stage_duration_seconds_sum" and dict(labels)["stage"] == "decode"
+    }
+    assert spent["cam"] == 0
+    decoded = {account.name: account.entered for account in this.report.sources}["other"]
+    assert spent["other"] == pytest.approx(decoded * 0.25)
+
+
+def test_a_camera_is_away_since_its_last_picture_and_not_since_it_was_noticed(caplog: pytest.LogCaptureFixture) -> None:
+    async def during(this: Run) -> None:
+        await this.until(lambda: _state(this) is SourceState.RECONNECTING)
+        STUCK.set()
+        await _seen(this)
+        this.supervisor.stop("test")
+
+    STUCK.clear()
+    with caplog.at_level(logging.INFO, "penstock"):
+        run({"sources": {"cam": _live(stall_timeout_s=1.0, stuck_at=10)}}, during)
+    (line,) = [record.getMessage() for record in caplog.records if "running again after" in record.getMessage()]
+    assert float(line.split("running again after ")[1].split()[0]) >= 1.0

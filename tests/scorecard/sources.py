@@ -381,7 +381,7 @@ def row_10(folder: Path) -> Figures:
     """100 cameras come and go through the API, ten at a time."""
     with RtspServer() as server:
         url = server.add("/cam", camera_clip(folder / "cam.mkv"))
-        text = camera("cam", url) + ONNX + '\n[sinks.out]\ntype = "stdout"\n'
+        text = camera("cam", url) + ONNX + JSONL
         with Daemon(folder, text, server="sources_by_api = true") as daemon:
             daemon.ready().wait_frames("cam", 20)
             # The allocator keeps a few MiB more or less from one moment to the next: medians of three are compared.

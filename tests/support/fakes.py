@@ -50,6 +50,7 @@ class FakeKeys(FrozenModel):
     corrupt: tuple[int, ...] = ()
     jumps: tuple[int, ...] = ()
     clock_offset_s: float | None = None
+    decode_s: float | None = None
     failure: Failure = "none"
     fail_at: int = 0
     fail_times: int = 1_000_000
@@ -113,6 +114,7 @@ class FakeSource:
                 corrupt=seq in config.corrupt,
                 time_jump=seq in config.jumps,
                 clock_offset_s=config.clock_offset_s,
+                decode_s=config.decode_s,
             )
         if config.stuck:
             STUCK.wait(30)

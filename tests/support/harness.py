@@ -13,7 +13,8 @@ from pipeline.config.loader import from_tree
 from pipeline.contracts.clock import SystemClock
 from pipeline.contracts.source import SourceConfig
 from pipeline.registry import Registry
-from pipeline.runtime.supervisor import Report, Supervisor
+from pipeline.runtime.report import Report
+from pipeline.runtime.supervisor import Supervisor
 from pipeline.telemetry.events import Events
 from pipeline.telemetry.metrics import Metrics
 
