@@ -149,6 +149,11 @@ class JsonlSink:
             path = self._path_of[event.source] = event_path(self._template, event.source, event.at)
         self._append({path: [event_line(event)]})
 
+    def release(self, source: str) -> None:
+        """Finish the file of a source that was removed, unless another one writes to it, too."""
+        self._path_of.pop(source, None)
+        self._finish_left()
+
     def close(self) -> None:
         """Bring every file to its final name, also when one of them fails."""
         self._path_of.clear()

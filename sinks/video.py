@@ -119,6 +119,13 @@ class VideoSink:
         if failures:
             raise next((error for error in failures if isinstance(error, FatalError)), failures[0])
 
+    def release(self, source: str) -> None:
+        """Finish the file of a source that was removed."""
+        self._path_of.pop(source, None)
+        self._annotators.pop(source, None)
+        if source in self._writing:
+            self._finish(source)
+
     def close(self) -> None:
         """Finish every file, also when one of them fails.
 

@@ -85,6 +85,19 @@ class Attentive(Protocol):
         ...
 
 
+@runtime_checkable
+class Releasing(Protocol):
+    """A sink that keeps something open for each of its sources."""
+
+    def release(self, source: str) -> None:
+        """Finish what was begun for this source: it was removed, or goes elsewhere, and its last result was written.
+
+        Called like `write`, by the same thread, and raises the same. Should the source come back, `write` is called
+        with its results again.
+        """
+        ...
+
+
 class SinkConfig(ComponentConfig, ABC):
     """The keys that every sink has: they are carried out by the runner around it."""
 

@@ -39,6 +39,6 @@ class Port(Generic[T]):
         before, self.lane = self.lane, lane
         before.close()
 
-    def close(self) -> None:
-        """No more will come."""
-        self.lane.close()
+    def close(self, last: T | None = None) -> None:
+        """No more will come, but this."""
+        self.lane.close(last)

@@ -106,9 +106,12 @@ class Lane(Generic[T]):
         """From now on these hold; what is there beyond them stays until it is taken."""
         self.queue._set_limits(self, limits)
 
-    def close(self) -> None:
-        """No more will come. What is in the lane is still taken. May be called again."""
-        self.queue._close_lane(self)
+    def close(self, last: T | None = None) -> None:
+        """No more will come but this `last` item, which always finds room. What is in the lane is still taken.
+
+        May be called again, to no effect.
+        """
+        self.queue._close_lane(self, last)
 
 
 class LaneQueue(Generic[T]):
@@ -236,15 +239,18 @@ class LaneQueue(Generic[T]):
             if not self._is_open(lane):
                 return False
             self._on_enter(entry.item)
-            if not lane._entries and lane not in self._ready:
-                self._ready.append(lane)
-            lane._entries.append(entry)
-            lane._nbytes += entry.nbytes
-            lane._last_nbytes = entry.nbytes
-            self._nbytes += entry.nbytes
-            self._count += 1
-            self._some.notify()
+            self._append(lane, entry)
             return True
+
+    def _append(self, lane: Lane[T], entry: _Entry[T]) -> None:
+        if not lane._entries and lane not in self._ready:
+            self._ready.append(lane)
+        lane._entries.append(entry)
+        lane._nbytes += entry.nbytes
+        lane._last_nbytes = entry.nbytes
+        self._nbytes += entry.nbytes
+        self._count += 1
+        self._some.notify()
 
     def _wait_for_room(self, lane: Lane[T]) -> bool:
         with self._lock:
@@ -323,8 +329,10 @@ class LaneQueue(Generic[T]):
             self._ready[self._ready.index(old)] = new
         self._shut(old)
 
-    def _close_lane(self, lane: Lane[T]) -> None:
+    def _close_lane(self, lane: Lane[T], last: T | None) -> None:
         with self._lock:
+            if last is not None and self._is_open(lane):
+                self._append(lane, _Entry(last, 0, self._clock.monotonic()))
             self._shut(lane)
 
     def _shut(self, lane: Lane[T]) -> None:

@@ -10,7 +10,14 @@ from pipeline.runtime.ledger import Page, ResultOutcome
 from pipeline.runtime.port import Port
 from pipeline.telemetry.metrics import Metrics
 
-Delivery = Result | SourceEvent
+
+class Released(NamedTuple):
+    """The last item of a source in a sink's queue: nothing of it will come any more."""
+
+    source: str
+
+
+Delivery = Result | SourceEvent | Released
 """What goes into a sink's queue; only results are in the ledger."""
 
 
@@ -28,8 +35,11 @@ class Waiting(NamedTuple):
 class Outlet:
     """One source's way into one sink; survives the exchange of the sink. `offer` belongs to the backend's deliverer."""
 
-    def __init__(self, port: Port[Delivery], page: Page, *, wants_pictures: bool, wants_events: bool) -> None:
+    def __init__(
+        self, source: Name, port: Port[Delivery], page: Page, *, wants_pictures: bool, wants_events: bool
+    ) -> None:
         self.port = port
+        self._source = source
         self.wants_pictures = wants_pictures
         self.wants_events = wants_events
         self._page = page
@@ -44,7 +54,7 @@ class Outlet:
     def close(self) -> None:
         """The sink shall have no more of this source: what it refuses from now on is not lost, but not for it."""
         self._closed = True
-        self.port.close()
+        self.port.close(Released(self._source))
 
 
 class Route:

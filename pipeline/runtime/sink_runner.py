@@ -5,13 +5,13 @@ from collections.abc import Iterator, Sequence
 
 from pipeline.contracts.errors import ConfigError, FatalError, PenstockError, TransientError
 from pipeline.contracts.result import Result
-from pipeline.contracts.sink import Attentive, Sink, SourceEvent
+from pipeline.contracts.sink import Attentive, Releasing, Sink, SourceEvent
 from pipeline.runtime.backoff import Backoff, BugAllowance
 from pipeline.runtime.context import Surroundings
 from pipeline.runtime.ledger import Page, ResultOutcome
 from pipeline.runtime.port import Port
 from pipeline.runtime.queue import Drops, Lane, LaneLimits, LaneQueue
-from pipeline.runtime.route import Delivery, Outlet, Route
+from pipeline.runtime.route import Delivery, Outlet, Released, Route
 from pipeline.runtime.watch import Stage
 from pipeline.telemetry.readings import SinkReading
 
@@ -77,6 +77,7 @@ class SinkRunner:
             outlet.wants_events = self._wants_events
         else:
             outlet = Outlet(
+                source,
                 Port(lane),
                 self._page,
                 wants_pictures=self.sink.wants_pictures,
@@ -174,22 +175,24 @@ class SinkRunner:
             if not items:
                 return
             self._busy = True
-            for results, event in _runs(items):
-                self._write(results, event)
+            for results, other in _runs(items):
+                self._write(results, other)
             self._busy = False
             self._written += 1
 
-    def _write(self, results: Sequence[Result], event: SourceEvent | None) -> None:
-        """Hand over results, or one event; nothing more once it has failed for good."""
+    def _write(self, results: Sequence[Result], other: SourceEvent | Released | None) -> None:
+        """Hand over results, or one other thing; nothing more once it has failed for good."""
         if self.error is not None:
             self._page.settle(ResultOutcome.FAILED, len(results))
             return
         began_at = self._clock.monotonic()
         try:
-            if event is None:
+            if other is None:
                 self.sink.write(results)
-            elif isinstance(self.sink, Attentive):
-                self.sink.notice(event)
+            elif isinstance(other, SourceEvent) and isinstance(self.sink, Attentive):
+                self.sink.notice(other)
+            elif isinstance(other, Released) and isinstance(self.sink, Releasing):
+                self.sink.release(other.source)
         except TransientError as error:
             self._events.sink_write_failed(self.name, len(results), error)
         except (FatalError, ConfigError) as error:
@@ -238,8 +241,8 @@ class SinkRunner:
             self._page.settle(reason)
 
 
-def _runs(items: Sequence[Delivery]) -> Iterator[tuple[list[Result], SourceEvent | None]]:
-    """The results in batches as long as may be, each event alone, all in their order."""
+def _runs(items: Sequence[Delivery]) -> Iterator[tuple[list[Result], SourceEvent | Released | None]]:
+    """The results in batches as long as may be, anything else alone, all in their order."""
     results: list[Result] = []
     for item in items:
         if isinstance(item, Result):

@@ -13,8 +13,10 @@ from harness import Run, run
 
 from pipeline.config.loader import from_tree
 from pipeline.config.settings import Settings
+from pipeline.contracts.sink import Releasing
 from pipeline.registry import Registry
 from pipeline.runtime.reload import ReloadError
+from pipeline.telemetry.readings import SourceState
 from pipeline.testing import PluginContext, frame, result
 
 CAMERAS: dict[str, dict[str, Any]] = {
@@ -42,6 +44,8 @@ def _reloaded(
 
     async def during(this: Run) -> None:
         await this.supervisor.started.wait()
+        cameras = this.supervisor.topology.sources
+        await this.until(lambda: all(camera.state is not SourceState.STARTING for camera in cameras.values()))
         for settings in steps:
             await this.until(lambda: this.sink().results_seen > 0)
             seen = this.sink().results_seen
@@ -229,6 +233,33 @@ def test_a_stop_during_a_reload_gives_the_reload_up() -> None:
 
     this = run({"sources": {name: {**table} for name, table in CAMERAS.items()}, "shutdown_timeout_s": 8.0}, during)
     assert this.report.late == []
+
+
+def test_a_sink_hears_of_a_removed_camera_after_its_last_result() -> None:
+    others = {name: table for name, table in CAMERAS.items() if name != "cam0"}
+    this, _ = _reloaded(_settings(sources=others))
+    assert this.sink().released == [("cam0", len(this.seqs(source="cam0")))]
+
+
+@pytest.mark.parametrize(("kind", "name"), [("jsonl", "lines.jsonl"), ("video", "boxes.mp4")])
+def test_a_file_of_a_removed_camera_is_finished_at_once(kind: str, name: str, tmp_path: Path) -> None:
+    template = str(tmp_path / f"{{source}}-{name}")
+    sink = (
+        Registry.load()
+        .config_class("sink", kind)
+        .model_validate({"type": kind, "path": template})
+        .build(PluginContext())
+    )
+    sink.open()
+    for source in ("cam", "gate"):
+        sink.write([result(frame(seq, source=source)) for seq in range(3)])
+    assert isinstance(sink, Releasing)
+    sink.release("cam")
+    assert (tmp_path / f"cam-{name}").exists()
+    assert not (tmp_path / f"gate-{name}").exists()
+    sink.release("cam")
+    sink.close()
+    assert (tmp_path / f"gate-{name}").exists()
 
 
 @pytest.mark.parametrize(("kind", "name"), [("jsonl", "lines.jsonl"), ("video", "boxes.mp4")])

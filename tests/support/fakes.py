@@ -218,6 +218,7 @@ class FakeSink:
         self.wants_events = config.events
         self.results: list[Result] = []
         self.events: list[SourceEvent] = []
+        self.released: list[tuple[str, int]] = []
         self.opened = self.closed = 0
         self._config = config
         self._writes = 0
@@ -245,6 +246,9 @@ class FakeSink:
 
     def notice(self, event: SourceEvent) -> None:
         self.events.append(event)
+
+    def release(self, source: str) -> None:
+        self.released.append((source, len([result for result in self.results if result.frame.source == source])))
 
     def close(self) -> None:
         self.closed += 1
