@@ -236,8 +236,11 @@ def test_a_stop_during_a_reload_gives_the_reload_up() -> None:
 
 
 def test_a_sink_hears_of_a_removed_camera_after_its_last_result() -> None:
+    async def heard(this: Run, _: int) -> None:
+        await this.until(lambda: bool(this.sink().released))
+
     others = {name: table for name, table in CAMERAS.items() if name != "cam0"}
-    this, _ = _reloaded(_settings(sources=others))
+    this, _ = _reloaded(_settings(sources=others), after_each=heard)
     assert this.sink().released == [("cam0", len(this.seqs(source="cam0")))]
 
 
