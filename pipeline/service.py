@@ -15,9 +15,9 @@ from pipeline.contracts.clock import Clock
 from pipeline.telemetry.readings import SourceReading, SourceState
 
 MAX_TICK_S = 1.0
-"""The watchdog is fed this often at least: it then bites `WatchdogSec` after the last progress, not much later."""
-STALL_S = 0.5
-"""A stage that has work and did nothing for so long gets no food for the watchdog until it does."""
+"""The watchdog is fed this often at least."""
+LOOK_S = 0.5
+"""How old what `stuck` says may be: the supervisor looks this often."""
 MAX_NAME_AFTER_S = 10.0
 """The status line names what has been stuck for so long, or for half of `WatchdogSec`."""
 STATUS_EVERY_S = 5.0
@@ -89,6 +89,11 @@ class Notifier:
         """A sign of life."""
         if self.watchdog_s is not None:
             self._send("WATCHDOG=1")
+
+    def bite(self) -> None:
+        """Be ended as if no sign of life had come (systemd 243 and later): a stage is stuck, though the loop is not."""
+        if self.watchdog_s is not None:
+            self._send("WATCHDOG=trigger")
 
     def more_time(self) -> None:
         """Until it is ready: the start goes on, `TimeoutStartSec` shall not end it."""
@@ -168,9 +173,9 @@ async def keep(
 ) -> None:
     """Feed the watchdog and keep the status line fresh, until cancelled. Returns at once without a service manager.
 
-    The watchdog is fed only while nothing is stuck: a stage that has work and makes no progress lets it starve, and the
-    service manager restarts the process. Work that is slow only pauses the feeding; a camera that is down, or nothing
-    to do, does not.
+    The watchdog is fed until a stage that has work has made no progress for `WatchdogSec`, less the time that it takes
+    to see it; then the service manager is asked to end the process, as if the loop itself had hung. A camera that is
+    down, or nothing to do, is not being stuck.
 
     Args:
         notifier: where to.
@@ -181,10 +186,15 @@ async def keep(
     if not notifier.active:
         return
     watchdog_s = notifier.watchdog_s or 4 * MAX_TICK_S
-    tick_s, name_after_s = min(MAX_TICK_S, watchdog_s / 4), min(MAX_NAME_AFTER_S, watchdog_s / 2)
+    tick_s, name_after_s = min(MAX_TICK_S, watchdog_s / 6), min(MAX_NAME_AFTER_S, watchdog_s / 2)
+    bite_after_s = max(watchdog_s / 2, watchdog_s - 2 * LOOK_S)
     said_at, said = clock.monotonic() - STATUS_EVERY_S, False
     while True:
-        if not stuck(STALL_S):
+        # Stages that are slow, each in its own time, are never all found moving at one moment: what counts is how long
+        # one of them has stood still.
+        if stuck(bite_after_s):
+            notifier.bite()
+        else:
             notifier.watchdog()
         notifier.more_time()
         names = stuck(name_after_s)

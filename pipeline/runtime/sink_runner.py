@@ -15,7 +15,7 @@ from pipeline.runtime.route import Delivery, Outlet, Released, Route
 from pipeline.runtime.watch import Stage
 from pipeline.telemetry.readings import SinkReading
 
-MAX_BATCH = 64
+MAX_BATCH = 16
 """How many results a sink that wants no pictures is handed at once, at the most."""
 
 DROPS = Drops(

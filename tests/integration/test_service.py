@@ -76,7 +76,7 @@ def test_a_reload_is_told_from_its_begin_to_its_end_however_it_goes(tmp_path: Pa
         daemon.stop()
 
 
-def test_the_watchdog_starves_when_an_inference_hangs_and_the_status_names_it(
+def test_the_watchdog_bites_when_an_inference_hangs_and_the_status_names_it(
     tmp_path: Path, manager: ServiceManager
 ) -> None:
     with _service(tmp_path, manager) as daemon:
@@ -87,8 +87,7 @@ def test_the_watchdog_starves_when_an_inference_hangs_and_the_status_names_it(
             manager.wait_for("WATCHDOG", timeout_s=WATCHDOG_S)  # one camera is down: no reason to bite
         (tmp_path / "hang").touch()
         manager.wait_for("STATUS", "STUCK: backend rig", WATCHDOG_S * 3)
-        with pytest.raises(TimeoutError):  # the loop is well, and goes on with everything else
-            manager.wait_for("WATCHDOG", timeout_s=WATCHDOG_S)
+        manager.wait_for("WATCHDOG", "trigger", WATCHDOG_S * 3)  # the loop is well, and goes on with everything else
         assert daemon.scrape().of("penstock_stuck_seconds", kind="backend", name="rig") > 1.0
         os.kill(daemon.pid(), signal.SIGABRT)  # as systemd does
 

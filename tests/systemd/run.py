@@ -155,7 +155,7 @@ class Proofs:
         ready_s = again_s + machine.until(lambda: machine.get("/readyz")[0] == 200, 20)
         journal = machine.journal()
         assert "in infer" in journal, "no traceback in the journal"
-        assert machine.run("journalctl", "-b", "-u", "penstock", "--no-pager").count("Watchdog timeout") == 1
+        assert machine.run("journalctl", "-b", "-u", "penstock", "--no-pager").count("Watchdog request") == 1
         assert again_s <= WATCHDOG_S + RESTART_S + 1, again_s
         return (
             f"named after {named_s:.1f} s, ended after {ended_s:.1f} s, restarted after {again_s:.1f} s, "
