@@ -22,6 +22,9 @@ from pipeline.telemetry.readings import SinkReading, SourceReading
 GRACE_S = 2.0
 """After everything was abandoned, so long is waited for the threads to notice."""
 
+GIVE_BACK_EVERY_S = 60.0
+"""How often memory that decoders, sources and sinks left behind is returned to the system."""
+
 TICK_S = 0.5
 """How often is looked for what is stuck, silent or over."""
 
@@ -155,7 +158,11 @@ class Supervisor:
 
     async def _tick(self) -> None:
         """Look now and then for what nobody tells: that something does not happen."""
+        gave_back_at = self._clock.monotonic()
         while True:
+            if self._clock.monotonic() - gave_back_at > GIVE_BACK_EVERY_S:
+                await asyncio.to_thread(memory.give_back)
+                gave_back_at = self._clock.monotonic()
             topology = self.topology
             for source in topology.sources.values():
                 source.check_silence()
