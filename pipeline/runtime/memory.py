@@ -1,7 +1,7 @@
 """What glibc's allocator is told, so that the process holds what it needs and not what it once needed.
 
 Measured on 2 cores, peak of the whole process. `give_back` after the models are loaded: 20 MiB less, and
-once a minute: the heaps of the threads that cameras and reloads come and go with keep 4 MiB else (`just soak`); 3 ms.
+once a minute: the heaps of the threads that cameras and reloads come and go with keep what is free; 0.2 ms.
 `map_pictures` with 16 files of 720p: 348 MiB instead of 375; but what is mapped anew for each frame is touched anew
 page by page, 0.6 ms of CPU a frame for yolox_nano at 416, so it is for many sources only. Elsewhere than on glibc both
 do nothing.

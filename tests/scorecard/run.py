@@ -136,6 +136,7 @@ def main() -> int:
     parser.add_argument("--rows", default="", help="numbers, as 1,2,28-31; all if left out")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=3, help="rounds that run at once")
+    parser.add_argument("--together", action="store_true", help="also those that else run alone, at the end")
     parser.add_argument("--keep", action="store_true", help="keep the folders of rounds that passed, too")
     parser.add_argument("--write", action="store_true", help=f"put what was run into {RESULTS.name}; so without --rows")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
@@ -146,6 +147,8 @@ def main() -> int:
         print(json.dumps(asdict(outcome)))
         return 0
     chosen = [rows.ROWS[number] for number in _numbers(asked.rows)]
+    if asked.together:
+        chosen = [replace(row, alone=False) for row in chosen]
     commit = _commit()
     done = [replace(one, commit=commit) for one in _all(chosen, asked.rounds, asked.jobs, asked.keep)]
     print(markdown(chosen, done, _head(done)))
