@@ -132,6 +132,7 @@ class RtspServer:
         for task in clients:
             task.cancel()
         await asyncio.gather(*clients, return_exceptions=True)
+        await asyncio.sleep(0)  # sockets are closed in the loop's next turn, before which it must not be stopped
 
 
 def main(arguments: list[str]) -> None:

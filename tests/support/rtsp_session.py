@@ -84,10 +84,10 @@ class Session:
         finally:
             for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            for transport in self._datagrams:
-                transport.close()
+            for transport in self._datagrams:  # before the first wait, which the end of the server would cut short
+                transport.abort()
             self._writer.close()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _request(self) -> Request | None:
         while True:
