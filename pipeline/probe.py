@@ -74,6 +74,11 @@ class _ProbeContext:
         """Keep it for the finding."""
         self.sight.warnings.append(message)
 
+    def tell(self, state: str, detail: str, *, well: bool) -> None:
+        """Keep it for the finding."""
+        if not well:
+            self.sight.warnings.append(f"{state}: {detail}")
+
 
 def probe(cameras: Mapping[str, LiveSourceConfig], data_dir: Path, *, look_s: float = LOOK_S) -> Iterator[Finding]:
     """One finding for each camera, in their order; all are read at once, by a bounded number of threads."""
@@ -197,6 +202,6 @@ def _faults(sight: Sight) -> Iterator[str]:
 def _error_line(error: BaseException) -> str:
     if not isinstance(error, PenstockError):
         return f"the plugin has a bug: {type(error).__name__}: {error}"
-    code = error.code or SourceErrorCode.INTERNAL
+    code = error.source_code
     advice = _ADVICE.get(code)
     return f"{code.value}: {error}" + (f"; {advice}" if advice else "")

@@ -56,6 +56,7 @@ class PluginContext:
         self.clock: Clock = clock or SystemClock()
         self.continues = False
         self.warnings: list[str] = []
+        self.told: list[tuple[str, str, bool]] = []
 
     def call(self, coroutine: Coroutine[Any, Any, T], timeout_s: float) -> T:
         """Run the coroutine to its end on a fresh loop."""
@@ -64,6 +65,10 @@ class PluginContext:
     def warn(self, message: str) -> None:
         """Keep the message."""
         self.warnings.append(message)
+
+    def tell(self, state: str, detail: str, *, well: bool) -> None:
+        """Keep the message."""
+        self.told.append((state, detail, well))
 
 
 def frame(seq: int = 0, *, source: str = "test", width: int = 64, height: int = 48, grey: int = 128) -> Frame:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 
 from pipeline.config.overlay import Overlay
 from pipeline.config.problems import ConfigProblems, Places, Problem
@@ -22,7 +22,7 @@ from pipeline.contracts.source import SourceConfig
 LISTEN_OFF = "off"
 MIN_TOKEN_CHARS = 16
 
-TokenScope = Literal["metrics", "read", "control"]
+TokenScope = Literal["metrics", "read", "control", "infer"]
 _SENDABLE = re.compile(r"[A-Za-z0-9\-._~+/]+=*")  # token68 of RFC 9110, 11.2
 
 Seconds = Annotated[float, Field(ge=0, le=365 * 86_400)]
@@ -60,12 +60,26 @@ def _endless_is_none(value: object) -> object:
     return None if (isinstance(value, float) and value == math.inf) or value == "inf" else value
 
 
+def _mount(value: str | None) -> str | None:
+    """`/hf/` as `/hf`, `/` as nothing."""
+    if value is None:
+        return None
+    path = value.rstrip("/")
+    if not re.fullmatch(r"(/[A-Za-z0-9._-]+)*", path):
+        raise ValueError(f'must be a path such as "/hf", "/" for none, or "{LISTEN_OFF}"')
+    return path
+
+
+Mount = Annotated[str | None, BeforeValidator(_off_is_none), AfterValidator(_mount)]
+
+
 class TokenConfig(FrozenModel):
     """A `[server.tokens.NAME]` table: one secret that lets its holder ask for something."""
 
     token: SecretStr = Field(description=f"the secret, at least {MIN_TOKEN_CHARS} characters; best from ${{VARIABLE}}")
     scopes: Annotated[tuple[TokenScope, ...], Field(min_length=1)] = Field(
-        description='what it is good for: "metrics", "read" (status), "control" (orders); none includes another'
+        description='what it is good for: "metrics", "read" (status), "control" (orders), "infer" (use the models); '
+        "none includes another"
     )
     expires: AwareDatetime | None = Field(default=None, description="no longer good from then on")
 
@@ -78,6 +92,29 @@ class TokenConfig(FrozenModel):
         if not _SENDABLE.fullmatch(text):
             raise ValueError("can hold letters, digits and -._~+/= only, to fit into an HTTP header")
         return value
+
+
+class InferenceConfig(FrozenModel):
+    """The `[server.inference]` table: the models, offered to clients of other servers."""
+
+    enabled: bool = Field(default=True, description="offer models to clients")
+    roboflow: Mount = Field(default="", description='path in front of the Roboflow routes, or "off"')
+    huggingface: Mount = Field(default="/hf", description='path in front of the Hugging Face routes, or "off"')
+    supervisely: Mount = Field(default="/sly", description='path in front of the Supervisely routes, or "off"')
+    kserve: Mount = Field(default="", description='path in front of the KServe routes (/v2), or "off"')
+    max_body_bytes: int = Field(default=64 << 20, ge=1024, le=4 << 30, description="the longest request that is read")
+    max_pixels: int = Field(default=50_000_000, ge=1, description="a picture with more is refused before it is decoded")
+    max_pictures: int = Field(default=64, ge=1, le=4096, description="pictures in one request")
+    max_waiting: int = Field(default=64, ge=1, le=4096, description="pictures of all clients that may wait for a model")
+    priority: int = Field(default=0, ge=-100, le=100, description="of the clients' pictures beside the cameras' frames")
+    timeout_s: float = Field(default=60.0, gt=0, le=3600, description="how long one request may take")
+    allow_urls: bool = Field(default=False, description="fetch pictures that a request names by URL")
+    url_hosts: tuple[str, ...] = Field(
+        default=(), description="hosts from which pictures may be fetched; any public one if left out"
+    )
+    allow_private_urls: bool = Field(
+        default=False, description="also from private and loopback addresses; only for hosts in url_hosts"
+    )
 
 
 class ServerConfig(FrozenModel):
@@ -98,6 +135,7 @@ class ServerConfig(FrozenModel):
     sources_by_api: bool = Field(
         default=False, description="sources may be added, changed and removed over HTTP (scope control)"
     )
+    inference: InferenceConfig = InferenceConfig()
     linger_s: Annotated[Seconds | None, BeforeValidator(_endless_is_none)] = Field(
         default=0.0, description="stay up this many seconds after all files ended; inf: until stopped"
     )
@@ -177,9 +215,9 @@ class Settings:
     """One configuration, whole and valid. Made by the loader, read by everybody, compared by value at a reload.
 
     Attributes:
-        sources: by name, in the order of the file; `backend` is always filled in. At least one.
-        backends: by name. At least one.
-        sinks: by name. At least one.
+        sources: by name, in the order of the file; `backend` is always filled in. Without any, models are served.
+        backends: by name, those of `[models]` behind them. At least one.
+        sinks: by name. At least one where there are sources.
         server: where metrics, health and status are served.
         log: level and format of the log.
         data_dir: absolute; nothing creates it until a component asks for it.
@@ -189,6 +227,7 @@ class Settings:
         path: the file it comes from; None: from the command line.
         places: knows where every key stands, for errors that turn up later.
         overlay: the sources that were put or removed over HTTP, which `sources` already reckons with.
+        models: names of the backends that stand in `[models]`: they are there for clients, no source uses them.
         file_sources: names of the sources that stand in the file itself, whether the overlay hides them or not.
     """
 
@@ -205,6 +244,7 @@ class Settings:
     places: Places = field(compare=False, repr=False)
     overlay: Overlay | None = field(default=None, compare=False, repr=False)
     file_sources: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+    models: frozenset[str] = frozenset()
 
     def backend_of(self, source: str) -> str:
         """Name of the backend that answers for `source`."""
@@ -232,6 +272,7 @@ class Settings:
 __all__ = [
     "ConfigProblems",
     "CoreConfig",
+    "InferenceConfig",
     "LogConfig",
     "Problem",
     "ServerConfig",

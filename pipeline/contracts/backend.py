@@ -2,13 +2,30 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Literal, NamedTuple, Protocol, runtime_checkable
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
-from pipeline.contracts.component import ComponentConfig, Context
-from pipeline.contracts.frame import Frame
-from pipeline.contracts.result import Prediction
+from pipeline.contracts.component import ComponentConfig, Context, Name
+from pipeline.contracts.frame import Frame, Size
+from pipeline.contracts.result import Embedding, Prediction
+
+Task = Literal[
+    "object-detection",
+    "instance-segmentation",
+    "keypoint-detection",
+    "classification",
+    "multi-label-classification",
+    "semantic-segmentation",
+    "embedding",
+    "text",
+]
+"""What a model does, in Roboflow's words; `embedding`: picture to vector (CLIP), `text`: picture to text."""
+
+Alias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+){0,3}$", max_length=200)]
+"""A model's id as clients elsewhere call it: `coco/9`, `facebook/detr-resnet-50`."""
 
 
 class Backend(Protocol):
@@ -50,8 +67,96 @@ class Backend(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What others need to know of an open backend's model, to offer it to clients.
+
+    Attributes:
+        task: what it does.
+        labels: names of its classes; () where it has none.
+        input_size: width and height that it is fed; None where it takes any.
+        keypoints: names of the keypoints.
+    """
+
+    task: Task
+    labels: tuple[str, ...] = ()
+    input_size: Size | None = None
+    keypoints: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Servable(Protocol):
+    """A backend whose model can be offered to clients."""
+
+    def info(self) -> ModelInfo:
+        """About the model; called once it is open."""
+        ...
+
+
+@runtime_checkable
+class TextEncoder(Protocol):
+    """A backend that puts texts into the same space as pictures, as CLIP does."""
+
+    def embed_texts(self, texts: Sequence[str]) -> Sequence[Embedding]:
+        """A vector for each text, in their order; called like `infer`, by the same threads.
+
+        Raises:
+            TransientError: as `infer`.
+        """
+        ...
+
+
+class Circuit(StrEnum):
+    """Whether a backend elsewhere is asked at all: the `state` label of `penstock_backend_circuit_state`."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+class BackendReading(NamedTuple):
+    """A backend elsewhere, at one moment.
+
+    Attributes:
+        circuit: whether it is asked.
+        window: how many requests may be under way just now (adaptive).
+        in_flight: how many are.
+        bytes_sent: of request bodies, since the start, retries included.
+        requests: that were sent, retries included, by what became of them: "ok" or a `BackendErrorCode`.
+        retries: how many of them were not the first attempt.
+        requests_today: counted against `max_requests_per_day`.
+        bytes_today: counted against `max_bytes_per_day`.
+    """
+
+    circuit: Circuit
+    window: float
+    in_flight: int
+    bytes_sent: int
+    requests: "dict[str, int]"
+    retries: int
+    requests_today: int
+    bytes_today: int
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A backend that can be looked at, at every scrape, from any thread."""
+
+    def read(self) -> BackendReading:
+        """How it is; never waits."""
+        ...
+
+
 class BackendConfig(ComponentConfig, ABC):
     """The keys that every backend has."""
+
+    fallback: Name | None = Field(
+        default=None, description="the backend that gets the frames which this one cannot answer"
+    )
+    serve: bool = Field(default=True, description="offer the model to clients of the HTTP server")
+    aliases: tuple[Alias, ...] = Field(
+        default=(), description='what clients may call the model besides its name, for example "coco/9"'
+    )
 
     max_wait_s: float = Field(
         default=0.0, ge=0, le=10, description="wait so long for a batch to fill up with frames of all sources"

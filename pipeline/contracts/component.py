@@ -53,6 +53,10 @@ class Context(Protocol):
         """Tell the operator something once that is no failure: one log line under the component's name."""
         ...
 
+    def tell(self, state: str, detail: str, *, well: bool) -> None:
+        """Tell the operator that the component's state changed ("circuit open", why): one log line, an event."""
+        ...
+
 
 class FrozenModel(BaseModel):
     """A piece of configuration: unknown keys are errors, values never change, equality is by value."""

@@ -21,17 +21,41 @@ class SourceErrorCode(StrEnum):
     INTERNAL = "INTERNAL"
 
 
+class BackendErrorCode(StrEnum):
+    """Why a backend elsewhere gave no answer: a bounded set, the `code` label of `penstock_backend_requests_total`."""
+
+    TIMEOUT = "timeout"  # no answer within the deadline
+    CONNECTION = "connection"  # refused, reset, cut off, no such host
+    TLS = "tls"
+    AUTH = "auth"  # 401, 403, 402
+    NOT_FOUND = "not_found"  # 404, 410: no such model, or no such path
+    REJECTED = "rejected"  # another 4xx: it does not want what it was sent
+    RATE_LIMITED = "rate_limited"  # 429
+    LOADING = "loading"  # 503 that says so: the model is on its way
+    SERVER_ERROR = "server_error"  # another 5xx
+    BAD_ANSWER = "bad_answer"  # 200, and nothing that can be used
+    TOO_LARGE = "too_large"  # an answer over the limit
+    CIRCUIT_OPEN = "circuit_open"  # not even asked: it failed too often
+    BUDGET = "budget"  # not even asked: as much as may be was sent today
+    STALE = "stale"  # not asked (again): the frame would be too old
+
+
 class PenstockError(Exception):
     """What all deliberate errors have in common: a message for the operator, and a code for the metrics.
 
     Args:
         message: one line, without credentials, that says what is wrong and where.
-        code: one of `SourceErrorCode` for sources; `None` elsewhere.
+        code: one of `SourceErrorCode` for sources, of `BackendErrorCode` for backends elsewhere; `None` otherwise.
     """
 
-    def __init__(self, message: str, *, code: SourceErrorCode | None = None) -> None:
+    def __init__(self, message: str, *, code: SourceErrorCode | BackendErrorCode | None = None) -> None:
         super().__init__(message)
         self.code = code
+
+    @property
+    def source_code(self) -> SourceErrorCode:
+        """The code as a source's: INTERNAL where it has none."""
+        return self.code if isinstance(self.code, SourceErrorCode) else SourceErrorCode.INTERNAL
 
 
 class ConfigError(PenstockError):
@@ -57,10 +81,19 @@ class TransientError(PenstockError):
     """
 
     def __init__(
-        self, message: str, *, code: SourceErrorCode | None = None, retry_after_s: float | None = None
+        self,
+        message: str,
+        *,
+        code: SourceErrorCode | BackendErrorCode | None = None,
+        retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message, code=code)
         self.retry_after_s = retry_after_s
+
+
+class UnavailableError(TransientError):
+    """The backend will not answer for a while, and says so without being asked: its circuit is open, its model is
+    loading, its budget is used up. Frames go to its `fallback`, if it has one."""
 
 
 class FatalError(PenstockError):

@@ -121,6 +121,29 @@ class NoPicture:
         raise self._gone()
 
 
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What somebody asks of the model for one picture; None: as the model is configured.
+
+    Attributes:
+        confidence: leave out what the model is less sure of, 0..1.
+        iou_threshold: boxes that overlap more are one object, 0..1.
+        max_detections: at most so many.
+        class_agnostic_nms: boxes of different classes suppress each other, too.
+        classes: names of the classes to keep.
+        keypoint_confidence: leave out keypoints that the model is less sure of, 0..1.
+        texts: what to compare the picture with: the candidate labels of zero-shot classification.
+    """
+
+    confidence: float | None = None
+    iou_threshold: float | None = None
+    max_detections: int | None = None
+    class_agnostic_nms: bool | None = None
+    classes: tuple[str, ...] | None = None
+    keypoint_confidence: float | None = None
+    texts: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """One decoded picture, with where and when it comes from. Made by a source, read by every thread, never changed.
@@ -144,6 +167,8 @@ class Frame:
             included; None where the camera tells no time.
         decode_s: how long the decoder worked on it, in seconds, for a source that waits for its frames; None: the
             runner takes the time itself.
+        stale_at: monotonic seconds after which nobody wants its result any more; None: it may take its time.
+        wishes: what is asked of the model for this picture alone; None: nothing.
     """
 
     source: str
@@ -160,6 +185,8 @@ class Frame:
     time_jump: bool = False
     clock_offset_s: float | None = None
     decode_s: float | None = None
+    stale_at: float | None = None
+    wishes: Wishes | None = None
 
     def released(self) -> "Frame":
         """The same frame without its pixels, for who does not want them and may keep it for long."""
@@ -178,6 +205,8 @@ class Frame:
             self.time_jump,
             self.clock_offset_s,
             self.decode_s,
+            self.stale_at,
+            self.wishes,
         )
 
 

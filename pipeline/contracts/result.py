@@ -44,6 +44,7 @@ class Detections:
         masks: bool (K, H, W) in pixels of the original frame, or None.
         keypoints: float32 (K, P, 3), x, y, confidence in pixels of the original frame, or None.
         tracker_id: int32 (K,), or None where nothing tracks.
+        keypoint_names: P names of the keypoints; () where the model has none for them.
         timings: what the backend spent on the frame.
     """
 
@@ -55,6 +56,7 @@ class Detections:
     keypoints: npt.NDArray[np.float32] | None = None
     tracker_id: npt.NDArray[np.int32] | None = None
     timings: Timings = NO_TIMINGS
+    keypoint_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.class_id)
@@ -107,16 +109,24 @@ class Classification:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SemanticMask:
-    """One class per pixel: `class_map` int32 (H, W) in pixels of the original frame, index into `names`."""
+    """One class per pixel.
+
+    Attributes:
+        class_map: int32 (H, W) in pixels of the original frame, index into `names`.
+        names: the model's labels.
+        confidence: uint8 (H, W), 255 where the model is sure; None where it does not say.
+        timings: what the backend spent on the frame.
+    """
 
     class_map: npt.NDArray[np.int32]
     names: tuple[str, ...] = ()
+    confidence: npt.NDArray[np.uint8] | None = None
     timings: Timings = NO_TIMINGS
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the array, for the limits of queues."""
-        return self.class_map.nbytes
+        """Bytes of the arrays, for the limits of queues."""
+        return self.class_map.nbytes + (0 if self.confidence is None else self.confidence.nbytes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

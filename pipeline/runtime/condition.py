@@ -87,7 +87,7 @@ class Condition:
 
     def retry(self, error: TransientError, delay_s: float) -> None:
         """It failed, and is tried again after so long."""
-        self._reconnects[error.code or SourceErrorCode.INTERNAL].inc()
+        self._reconnects[error.source_code].inc()
         self._go_down(error, delay_s)
 
     def fail(self, error: PenstockError) -> SourceState:
@@ -149,4 +149,4 @@ class Condition:
 
 
 def _code_of(error: PenstockError) -> str:
-    return (error.code or SourceErrorCode.INTERNAL).value
+    return error.source_code.value

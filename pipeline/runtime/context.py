@@ -77,3 +77,7 @@ class RunContext:
     def warn(self, message: str) -> None:
         """See `Context.warn`."""
         self.events.note(f"{self.kind} {self.name}", message)
+
+    def tell(self, state: str, detail: str, *, well: bool) -> None:
+        """See `Context.tell`."""
+        self.events.component_state(f"{self.kind} {self.name}", state, detail, well=well)

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from pipeline.contracts.clock import Clock
-from pipeline.contracts.errors import SourceErrorCode
 from pipeline.runtime.supervisor import Supervisor
 from pipeline.telemetry.readings import SourceState
 
@@ -127,7 +126,7 @@ class Status:
                 "name": reading.name,
                 "type": config.type,
                 "state": reading.state.value,
-                "code": None if runner.error is None else (runner.error.code or SourceErrorCode.INTERNAL).value,
+                "code": None if runner.error is None else runner.error.source_code.value,
                 "error": self._text(runner.error),
                 "content": reading.content.value,
                 "required": config.required,

@@ -12,8 +12,8 @@ from aiohttp import web
 
 from pipeline.contracts.clock import Clock, SystemClock
 
-Scope = Literal["open", "metrics", "read", "control"]
-"""Who may ask: anybody (health only), who may scrape, who may read, who may give orders. None includes another."""
+Scope = Literal["open", "metrics", "read", "control", "infer"]
+"""Who may ask: anybody (health only), who may scrape, read, give orders, use the models. None includes another."""
 
 LOCAL = "local"
 """Who asks where there are no tokens: somebody on this machine."""

@@ -7,7 +7,7 @@ name and fields beside its message, for programs that read the log.
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pipeline.contracts.clock import Clock
 from pipeline.contracts.secret import redact
@@ -193,6 +193,11 @@ class Events:
         """A plugin has something to tell (`Context.warn`)."""
         self._say(WARNING, "note", f"{component}: {message}", **_about(component))
 
+    def component_state(self, component: str, state: str, detail: str, *, well: bool) -> None:
+        """A component's own state changed (`Context.tell`): its circuit opened, its budget is used up."""
+        message = f"{component}: {state}: {detail}" if detail else f"{component}: {state}"
+        self._limited_of(component, INFO if well else WARNING, "component_state", message, state, state=state)
+
     # The process
 
     def listening(self, url: str) -> None:
@@ -264,6 +269,24 @@ class Events:
         self, level: int, event: str, message: str, kind: str, every_s: float | None = None, /, **fields: Value
     ) -> None:
         component = next((f"{key} {fields[key]}" for key in ("source", "backend", "sink") if key in fields), event)
+        self._let_through(component, level, event, message, kind=kind, every_s=every_s, fields=fields)
+
+    def _limited_of(self, component: str, level: int, event: str, message: str, kind: str, **fields: Value) -> None:
+        self._let_through(
+            component, level, event, message, kind=kind, every_s=None, fields={**_about(component), **fields}
+        )
+
+    def _let_through(
+        self,
+        component: str,
+        level: int,
+        event: str,
+        message: str,
+        *,
+        kind: str,
+        every_s: float | None,
+        fields: Mapping[str, Value],
+    ) -> None:
         with self._lock:
             held = self._limiter.let_through(f"{component}\0{kind}", every_s)
         if held is not None:

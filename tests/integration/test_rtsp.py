@@ -35,7 +35,7 @@ class Seen:
 
     @property
     def code(self) -> SourceErrorCode | None:
-        return self.error.code if self.error else None
+        return self.error.source_code if self.error else None
 
     @property
     def sizes(self) -> list[Size]:
