@@ -45,6 +45,7 @@ def run_pipeline(settings: Settings, *, quiet: bool = False) -> int:
     _set_up_logs(settings, redactor, quiet=quiet)
     logs.catch_uncaught()
     disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series for each, which nobody reads
+    memory.few_heaps()
     if len(settings.sources) > MANY_SOURCES:
         memory.map_pictures()
     report = asyncio.run(_run(settings, SystemClock(), redactor, quiet=quiet))
