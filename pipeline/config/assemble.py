@@ -20,6 +20,9 @@ from pipeline.registry import KINDS, ConfigClass, Kind, Registry
 Report = Callable[[Key, str], None]
 M = TypeVar("M", bound=BaseModel)
 
+TABLES: tuple[tuple[str, Kind], ...] = (*((f"{kind}s", kind) for kind in KINDS), ("models", "backend"))
+"""The tables of components, and what kind stands in each: a model is a backend that no source uses by itself."""
+
 NAME_PATTERN = r"[a-z][a-z0-9_]{0,62}"
 NAME_RULE = "a name is made of lower-case letters, digits and _, begins with a letter and has at most 63 characters"
 
@@ -33,7 +36,8 @@ class Parts:
         sources: by name; `backend` as the file has it.
         backends: by name.
         sinks: by name.
-        declared: the names of each kind that the file has, whether valid or not.
+        declared: the names of each kind that the file has, whether valid or not; models apart.
+        models: names of the backends that stand in `[models]`, whether valid or not.
         merged: each valid component's table with its defaults, as written, by key.
     """
 
@@ -42,6 +46,7 @@ class Parts:
     backends: dict[str, BackendConfig] = field(default_factory=dict)
     sinks: dict[str, SinkConfig] = field(default_factory=dict)
     declared: dict[Kind, tuple[str, ...]] = field(default_factory=dict)
+    models: tuple[str, ...] = ()
     merged: dict[Key, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -55,7 +60,7 @@ def assemble(tree: Mapping[str, Any], *, registry: Registry, base_dir: Path, rep
         report: called with the key and the message of each fault.
     """
     parts = Parts()
-    tables = (*(f"{kind}s" for kind in KINDS), "defaults")
+    tables = (*(table for table, _ in TABLES), "defaults")
     for name in tree:
         if name not in tables and name not in CoreConfig.model_fields:
             report((name,), unknown_key(name, (*CoreConfig.model_fields, *tables)))
@@ -71,9 +76,10 @@ def assemble(tree: Mapping[str, Any], *, registry: Registry, base_dir: Path, rep
     for name in defaults:
         if name not in KINDS:
             report(("defaults", name), unknown_key(name, KINDS))
-    for kind in KINDS:
+    parts.models = tuple(_table(tree, "models", (), lambda *_: None))
+    for table, kind in TABLES:
         shared = _table(defaults, kind, ("defaults",), report)
-        _components(kind, tree, shared, parts, registry=registry, base_dir=base_dir, report=report)
+        _components(table, kind, tree, shared, parts, registry=registry, base_dir=base_dir, report=report)
     return parts
 
 
@@ -96,6 +102,7 @@ def validate(model: type[M], raw: Mapping[str, Any], base_dir: Path, report: Rep
 
 
 def _components(
+    table: str,
     kind: Kind,
     tree: Mapping[str, Any],
     defaults: Mapping[str, Any],
@@ -105,23 +112,27 @@ def _components(
     base_dir: Path,
     report: Report,
 ) -> None:
-    table = f"{kind}s"
     tables = _table(tree, table, (), report)
-    parts.declared[kind] = tuple(tables)
+    if table != "models":
+        parts.declared[kind] = tuple(tables)
     if not tables:
-        if isinstance(tree.get(table, {}), Mapping):
+        if isinstance(tree.get(table, {}), Mapping) and _is_needed(table, parts):
             report((table,), f"there is no {kind}; add a table [{table}.NAME] with a type: {_or(registry.types(kind))}")
         return
     classes = {}
     for name, raw in tables.items():
-        config_class = _class_of(kind, name, raw, registry, report)
+        if table == "models" and name in parts.declared.get("backend", ()):
+            report((table, name), f"there is a backend {name!r}, too; give one of them another name")
+            continue
+        config_class = _class_of((table, name), kind, raw, registry, report)
         if config_class is not None:
             classes[name] = config_class
     usable = _usable_defaults(kind, defaults, classes.values(), len(classes) == len(tables), report)
     for name, config_class in classes.items():
         known = {key: value for key, value in usable.items() if key in config_class.model_fields}
         merged = _merge(known, tables[name])
-        made = validate(config_class, merged, base_dir, _blaming_defaults(kind, name, tables[name], known, report))
+        blame = _blaming_defaults((table, name), kind, tables[name], known, report)
+        made = validate(config_class, merged, base_dir, blame)
         if isinstance(made, SourceConfig):
             parts.sources[name] = made
         elif isinstance(made, BackendConfig):
@@ -132,10 +143,14 @@ def _components(
             parts.merged[table, name] = merged
 
 
-def _class_of(kind: Kind, name: str, raw: Any, registry: Registry, report: Report) -> ConfigClass | None:
+def _is_needed(table: str, parts: Parts) -> bool:
+    """A file with models alone only serves them; what has a source needs a sink, too."""
+    return table != "models" and (not parts.models or (table == "sinks" and bool(parts.declared.get("source"))))
+
+
+def _class_of(key: Key, kind: Kind, raw: Any, registry: Registry, report: Report) -> ConfigClass | None:
     """The config class of one component; None after what is wrong with its name, form or type is reported."""
-    key = (f"{kind}s", name)
-    if not re.fullmatch(NAME_PATTERN, name):
+    if not re.fullmatch(NAME_PATTERN, key[-1]):
         report(key, NAME_RULE)
         return None
     if not isinstance(raw, Mapping):
@@ -181,13 +196,13 @@ def _merge(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any
 
 
 def _blaming_defaults(
-    kind: Kind, name: str, own: Mapping[str, Any], defaults: Mapping[str, Any], report: Report
+    table: Key, kind: Kind, own: Mapping[str, Any], defaults: Mapping[str, Any], report: Report
 ) -> Report:
     """Faults of a component go to its own table, or to the defaults where the value comes from there."""
 
     def blame(key: Key, message: str) -> None:
         inherited = _holds(defaults, key) and not _holds(own, key)
-        report(("defaults", kind, *key) if key and inherited else (f"{kind}s", name, *key), message)
+        report(("defaults", kind, *key) if key and inherited else (*table, *key), message)
 
     return blame
 

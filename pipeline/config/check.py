@@ -63,7 +63,8 @@ def look(parts: Parts, report: Report, *, to_run: bool = False) -> None:
             try:
                 component.check()
             except ConfigError as error:
-                report(_key(table, name, error), str(error))
+                stands_in = "models" if table == "backends" and name in parts.models else table
+                report(_key(stands_in, name, error), str(error))
     if parts.core is None:
         return
     for look_at in (_check_port, _check_tls):

@@ -19,14 +19,18 @@ FileId = str | tuple[int, int]
 def check_references(parts: Parts, report: Report) -> None:
     """Fill in the backend that a source left out, and report names that nobody has."""
     backends = parts.declared.get("backend", ())
+    known = (*backends, *parts.models)
     for name, source in parts.sources.items():
         key = ("sources", name, "backend")
         if source.backend is None and len(backends) == 1:
             parts.sources[name] = source.model_copy(update={"backend": backends[0]})
         elif source.backend is None and backends:
             report(key, f"is missing; with several backends each source names one: {', '.join(backends)}")
-        elif source.backend is not None and backends and source.backend not in backends:
-            report(key, _nobody("backend", source.backend, backends))
+        elif source.backend is None and parts.models:
+            report(key, f"is missing; name one of the models: {', '.join(parts.models)}")
+        elif source.backend is not None and known and source.backend not in known:
+            report(key, _nobody("backend", source.backend, known))
+    _check_backends(parts, known, report)
     sources = parts.declared.get("source", ())
     for name, sink in parts.sinks.items():
         if sink.sources is not None and not sink.sources:
@@ -34,6 +38,20 @@ def check_references(parts: Parts, report: Report) -> None:
         for wanted in sink.sources or ():
             if sources and wanted not in sources:
                 report(("sinks", name, "sources"), _nobody("source", wanted, sources))
+
+
+def _check_backends(parts: Parts, known: tuple[str, ...], report: Report) -> None:
+    """Report fallbacks that nobody is, and names by which clients would find two models."""
+    owners: dict[str, str] = {name: name for name in known}
+    for name, backend in parts.backends.items():
+        table = "models" if name in parts.models else "backends"
+        if backend.fallback == name:
+            report((table, name, "fallback"), "it cannot be its own fallback")
+        elif backend.fallback is not None and backend.fallback not in known:
+            report((table, name, "fallback"), _nobody("backend", backend.fallback, known))
+        for alias in backend.aliases:
+            if owners.setdefault(alias, name) != name:
+                report((table, name, "aliases"), f"{alias!r} is what {owners[alias]} is called, too")
 
 
 def check_files(parts: Parts, report: Report) -> None:

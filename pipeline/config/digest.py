@@ -23,11 +23,16 @@ def config_hash(parts: Parts, base_dir: Path) -> str:
     tree: dict[str, dict[str, Any]] = {}
     for table, components in (("sources", parts.sources), ("backends", parts.backends), ("sinks", parts.sinks)):
         tree[table] = {
-            name: _canonical(made.model_dump(), dict(_paths(parts.merged[table, name], base_dir)))
+            name: _canonical(made.model_dump(), dict(_paths(_written(parts, table, name), base_dir)))
             for name, made in components.items()
         }
     text = json.dumps(tree, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:HASH_CHARS]
+
+
+def _written(parts: Parts, table: str, name: str) -> Mapping[str, Any]:
+    """The component's table as it stands in the file."""
+    return parts.merged["models" if table == "backends" and name in parts.models else table, name]
 
 
 def _paths(raw: Any, base_dir: Path) -> Iterator[tuple[str, str]]:

@@ -45,6 +45,7 @@ def _tree(texts: Mapping[str, str]) -> dict[str, Any]:
         sources: dict[str, dict[str, Any]] = {}
         backends: dict[str, dict[str, Any]] = {}
         sinks: dict[str, dict[str, Any]] = {}
+        models: dict[str, dict[str, Any]] = {}
         defaults: dict[str, dict[str, Any]] = {}
         server: dict[str, Any] = {}
         log: dict[str, Any] = {}

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.assemble import Parts, Report, assemble
+from pipeline.config.assemble import TABLES, Parts, Report, assemble
 from pipeline.config.crosscheck import check_files, check_references
 from pipeline.config.digest import config_hash
 from pipeline.config.environment import overrides
@@ -19,7 +19,7 @@ from pipeline.config.problems import ConfigProblems, Places
 from pipeline.config.settings import Settings
 from pipeline.config.toml_file import parse, read_text, refuse_deep
 from pipeline.contracts.paths import resolve_text
-from pipeline.registry import KINDS, Registry
+from pipeline.registry import Registry
 
 Look = Callable[[Parts, Report], None]
 
@@ -120,6 +120,7 @@ def _settings(
         shutdown_timeout_s=parts.core.shutdown_timeout_s,
         reload_timeout_s=parts.core.reload_timeout_s,
         config_hash=config_hash(parts, base_dir),
+        models=frozenset(parts.models),
         path=path,
         places=places,
     )
@@ -147,10 +148,10 @@ def _kept_overlay(
 def _override(tree: dict[str, Any], key: Key, value: Any) -> str | None:
     """Set one key of the tree; the fault if there is nothing there to set it on."""
     *tables, name = key
-    if tables and tables[0] in {f"{kind}s" for kind in KINDS} and len(key) > 1:
+    if tables and tables[0] in dict(TABLES) and len(key) > 1:
         known = tree.get(tables[0])
         if not isinstance(known, dict) or key[1] not in known:
-            kind = tables[0].removesuffix("s")
+            kind = dict(TABLES)[tables[0]]
             return f"there is no {kind} {key[1]!r}{did_you_mean(key[1], known if isinstance(known, dict) else ())}"
     node: Any = tree
     for table in tables:

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from pipeline.config.assemble import NAME_PATTERN
+from pipeline.config.assemble import NAME_PATTERN, TABLES
 from pipeline.config.settings import CoreConfig
 from pipeline.contracts.errors import ConfigError
 from pipeline.registry import KINDS, ConfigClass, Kind, Registry
@@ -37,7 +37,8 @@ def json_schema(registry: Registry) -> Schema:
                     keys[name].append(schema)
         shared = {name: found[0] if len(found) == 1 else {"anyOf": found} for name, found in keys.items() if found}
         defaults[kind] = {"type": "object", "properties": shared, "additionalProperties": False}
-    components = {f"{kind}s": _components([names[found] for found in classes[kind]]) for kind in KINDS}
+    components = {table: _components([names[found] for found in classes[kind]]) for table, kind in TABLES}
+    needed = [f"{kind}s" for kind in KINDS]
     return {
         "$schema": DIALECT,
         "title": "pipeline.toml",
@@ -47,7 +48,8 @@ def json_schema(registry: Registry) -> Schema:
             **components,
             "defaults": {"type": "object", "properties": defaults, "additionalProperties": False},
         },
-        "required": list(components),
+        # A file with models alone only serves them.
+        "anyOf": [{"required": needed}, {"required": ["models"]}],
         "additionalProperties": False,
         "$defs": definitions,
     }

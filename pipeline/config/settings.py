@@ -228,6 +228,7 @@ class Settings:
         places: knows where every key stands, for errors that turn up later.
         overlay: the sources that were put or removed over HTTP, which `sources` already reckons with.
         models: names of the backends that stand in `[models]`: they are there for clients, no source uses them.
+        serves_only: `penstock serve`: sources and sinks of the file are left alone.
         file_sources: names of the sources that stand in the file itself, whether the overlay hides them or not.
     """
 
@@ -245,6 +246,7 @@ class Settings:
     overlay: Overlay | None = field(default=None, compare=False, repr=False)
     file_sources: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
     models: frozenset[str] = frozenset()
+    serves_only: bool = False
 
     def backend_of(self, source: str) -> str:
         """Name of the backend that answers for `source`."""
@@ -264,7 +266,8 @@ class Settings:
             name: the component's name; not looked at for `core`.
             error: what it raised, in `check` or in `open`.
         """
-        key = () if kind == "core" else (f"{kind}s", name)
+        table = "models" if kind == "backend" and name in self.models else f"{kind}s"
+        key = () if kind == "core" else (table, name)
         inner = tuple(error.key.split(".")) if error.key else ()
         return self.places.problem((*key, *inner), str(error))
 

@@ -1,19 +1,23 @@
 """`BackendRunner`: the threads around one backend: batches in, results out in order, every frame settled."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 from uuid import uuid4
 
 from pipeline.contracts.backend import Backend
-from pipeline.contracts.errors import ConfigError, FatalError, PenstockError, TransientError
-from pipeline.contracts.result import Detections, Prediction, Result
+from pipeline.contracts.errors import BackendErrorCode, ConfigError, FatalError, PenstockError, TransientError
+from pipeline.contracts.frame import Frame
+from pipeline.contracts.result import Embedding, Prediction, Result
 from pipeline.runtime.backoff import Backoff, BugAllowance
 from pipeline.runtime.context import Surroundings
+from pipeline.runtime.fallback import Fallback, Lender
 from pipeline.runtime.ledger import FrameOutcome
-from pipeline.runtime.queue import Drops, LaneQueue
+from pipeline.runtime.queue import Drops, Lane, LaneLimits, LaneQueue
 from pipeline.runtime.reorder import InOrder
-from pipeline.runtime.route import Route, Waiting
+from pipeline.runtime.route import Waiting
+from pipeline.runtime.use import Use
 from pipeline.runtime.watch import Stage
 
 DROPS = Drops(
@@ -22,10 +26,12 @@ DROPS = Drops(
 
 
 class _Answer(NamedTuple):
-    """What became of one batch; `predictions` is None when it failed."""
+    """What became of one batch: a prediction or an outcome for each frame, and who answered."""
 
     batch: list[Waiting]
-    predictions: Sequence[Prediction] | None
+    predictions: Sequence[Prediction | FrameOutcome]
+    backend: str
+    model: str
     inferred_at: float
     inference_s: float
 
@@ -34,8 +40,9 @@ class BackendRunner:
     """Made by the topology, started and joined by the supervisor.
 
     One thread opens the backend (again and again while it says it may work later), then `concurrency` workers take
-    batches. The last worker out closes the backend. `trial` and `go`: at a reload a backend is opened while the one
-    that it will replace still works; it is given up at the first failure, and takes no frame before `go`.
+    batches; with a fallback they do so already while it cannot be opened. The last one out closes the backend.
+    `trial` and `go`: at a reload a backend is opened while the one that it will replace still works; it is given up at
+    the first failure, and takes no frame before `go`.
     """
 
     def __init__(
@@ -47,6 +54,7 @@ class BackendRunner:
         surroundings: Surroundings,
         max_wait_s: float = 0.0,
         trial: bool = False,
+        lender: Callable[[], Lender | None] | None = None,
     ) -> None:
         self.name = name
         self.backend = backend
@@ -55,6 +63,7 @@ class BackendRunner:
         self.ready = False
         self.tried = False  # True once the first attempt to open it is over, however it ended
         self.ended = False
+        self.unloaded = False  # by order of a client
         metrics = surroundings.metrics
         self.queue: LaneQueue[Waiting] = LaneQueue(on_drop=Waiting.settle, drops=DROPS, clock=surroundings.clock)
         self._max_wait_s = max_wait_s
@@ -65,12 +74,21 @@ class BackendRunner:
         self._bugs = BugAllowance()
         self._stages = [metrics.stage(stage, backend=name) for stage in ("preprocess", "infer", "postprocess")]
         self._batch_frames = metrics.batch_frames(name)
-        self._codes = {code: metrics.requests(name, code) for code in ("ok", "transient", "fatal", "bug")}
+        self._requests = partial(metrics.requests, name)
+        for code in ("ok", "transient", "fatal", "bug"):
+            self._requests(code)
+        self._fallback = (
+            None
+            if lender is None
+            else Fallback(name, lender, events=surroundings.events, metrics=metrics, clock=surroundings.clock)
+        )
+        self._trouble: TransientError | None = None  # why it is not open yet
+        self._client_lane: Lane[Waiting] | None = None
         self._go = threading.Event()
         self._gone = threading.Event()
         self._lock = threading.Lock()
         self._workers: list[threading.Thread] = []
-        self._working = 0
+        self._use = Use(backend, self._over, lambda error: self._events.bug(f"backend {name}", error))
         self._busy = self._delivering = 0
         self._answered = 0
         self._opener = threading.Thread(target=self._open_and_work, name=f"backend-{name}", daemon=True)
@@ -91,6 +109,9 @@ class BackendRunner:
         """No more will come: what waits is still inferred, but a backend that does not open is not tried again."""
         self._gone.set()
         self._go.set()
+        with self._lock:
+            if self._client_lane is not None:
+                self._client_lane.close()
         self.queue.finish()
         if self._opener.ident is None:
             self.ended = True
@@ -104,7 +125,40 @@ class BackendRunner:
         """Whether it has work, and how much it has done."""
         # A sink that takes nothing is told of as what it is; one that is not open yet is no reason for an alarm.
         could_begin = self._go.is_set() and self._delivering == 0 and len(self.queue) > 0
-        return Stage("backend", self.name, self.ready and (self._busy > 0 or could_begin), self._answered)
+        works = bool(self._workers)
+        return Stage("backend", self.name, works and (self._busy > 0 or could_begin), self._answered)
+
+    @property
+    def model(self) -> str:
+        """What the backend calls its model."""
+        return self.backend.model
+
+    @property
+    def on_fallback(self) -> bool:
+        """Whether another backend answers for it just now."""
+        return self._fallback is not None and self._fallback.active
+
+    @property
+    def covered(self) -> bool:
+        """Whether its frames are inferred: by itself, or by its fallback while it is not open yet."""
+        return self.ready or bool(self._workers)
+
+    def client_lane(self, limits: LaneLimits) -> Lane[Waiting] | None:
+        """The one way in for pictures of clients, made when it is first asked for; None: it takes no more."""
+        with self._lock:
+            if self._gone.is_set():
+                return None
+            if self._client_lane is None:
+                self._client_lane = self.queue.lane(limits)
+            return self._client_lane
+
+    def lend(self, frames: Sequence[Frame]) -> list[Prediction]:
+        """See `Lender`."""
+        return self._use.lend(frames)
+
+    def embed_texts(self, texts: Sequence[str]) -> Sequence[Embedding]:
+        """See `Use.embed_texts`."""
+        return self._use.embed_texts(texts)
 
     @property
     def threads(self) -> list[threading.Thread]:
@@ -115,31 +169,39 @@ class BackendRunner:
 
     def _open_and_work(self) -> None:
         try:
-            opened = self._open()
+            if self._open():
+                self.ready = True
+                self._use.begin()
+                self._on_change()
+                self._begin()
+            elif self.error is not None or not self._workers:  # else its fallback infers what waits
+                self.queue.close(FrameOutcome.DROPPED_SHUTDOWN if self._gone.is_set() else FrameOutcome.FAILED_BACKEND)
         except BaseException as error:  # noqa: BLE001  (whatever it is, nobody will take the frames)
             self._break(error)
-            opened = False
-        if not opened:
-            self.queue.close(FrameOutcome.DROPPED_SHUTDOWN if self._gone.is_set() else FrameOutcome.FAILED_BACKEND)
-            self._close()
+        finally:
+            self._use.leave()
+
+    def _begin(self) -> None:
+        """Let the workers begin, if they have not."""
+        if self._workers:
             return
         concurrency = max(1, self.backend.concurrency)
         self._in_order = InOrder(self._deliver, window=2 * concurrency)
-        self._working = concurrency
-        self._workers = [
+        self._use.allow(concurrency)
+        workers = [
             threading.Thread(target=self._work, name=f"backend-{self.name}-{index}", daemon=True)
             for index in range(concurrency)
         ]
-        self.ready = True
-        self._on_change()
         self._go.wait()
-        for index, worker in enumerate(self._workers):
+        for worker in workers:
+            self._use.enter()
             try:
                 worker.start()
             except RuntimeError as error:  # the system gives no more threads
                 self._break(error)
-                self._leave(workers=concurrency - index)
+                self._use.leave()
                 return
+            self._workers.append(worker)
 
     def _open(self) -> bool:
         backoff = Backoff()
@@ -154,7 +216,9 @@ class BackendRunner:
                     return False
                 delay_s = backoff.next_s(error.retry_after_s)
                 self._events.backend_retry(self.name, delay_s, error)
-                self.tried = True
+                self._trouble, self.tried = error, True
+                if self._fallback is not None:
+                    self._begin()
                 self._on_change()
                 self._gone.wait(delay_s)
             except (FatalError, ConfigError) as error:
@@ -192,16 +256,12 @@ class BackendRunner:
         except BaseException as error:  # noqa: BLE001  (a worker that dies in silence would hang the whole run)
             self._break(error)
         finally:
-            self._leave()
+            self._use.leave()
 
-    def _leave(self, workers: int = 1) -> None:
-        """The last worker out closes what is left, so that no source waits for nobody."""
-        with self._lock:
-            self._working -= workers
-            is_last = self._working == 0
-        if is_last:
-            self.queue.close(FrameOutcome.FAILED_BACKEND)
-            self._close()
+    def _over(self) -> None:
+        """The last thread is out: nothing is left behind, so that no source waits for nobody."""
+        self.queue.close(FrameOutcome.FAILED_BACKEND)
+        self._close()
 
     def _break(self, error: BaseException) -> None:
         self._events.bug(f"backend {self.name}", error)
@@ -211,24 +271,21 @@ class BackendRunner:
     def _infer(self, batch: list[Waiting]) -> _Answer:
         began_at = self._clock.monotonic()
         for waiting in batch:
-            waiting.route.queue_s.observe(max(0.0, began_at - waiting.frame.decoded_at))
+            waiting.route.waited(max(0.0, began_at - waiting.frame.decoded_at))
         frames = [waiting.frame for waiting in batch]
-        code = "ok"
-        predictions: Sequence[Prediction] | None = None
+        who, model, code = self.name, self.backend.model, "ok"
+        predictions: Sequence[Prediction | FrameOutcome] = [FrameOutcome.FAILED_BACKEND] * len(frames)
         try:
-            predictions = self.backend.infer(frames)
-            if len(predictions) != len(frames) or not all(isinstance(each, Prediction) for each in predictions):
-                what = [type(each).__name__ for each in predictions]
-                raise RuntimeError(f"the answer to {len(frames)} frames is {what}")  # noqa: TRY301
+            predictions = self._ask(frames)
         except TransientError as error:
-            code = "transient"
-            self._events.backend_batch_failed(self.name, error)
+            code = "transient" if error.code is None else error.code.value.lower()
+            who, model, predictions = self._ask_fallback(frames, error)
         except (FatalError, ConfigError) as error:
             code = "fatal"
             self._fail(error)
             self.queue.close(FrameOutcome.FAILED_BACKEND)
         except BaseException as error:  # noqa: BLE001  (a plugin's bug: this batch failed; too many bugs are fatal)
-            code, predictions = "bug", None
+            code = "bug"
             with self._lock:
                 may_pass = self._bugs.spend(began_at)
             if may_pass:
@@ -238,40 +295,58 @@ class BackendRunner:
         # An answer may wait for its turn: pixels that no sink wants need not wait with it.
         batch = [each if each.route.wants_pictures else Waiting(each.frame.released(), each.route) for each in batch]
         ended_at = self._clock.monotonic()
-        self._codes[code].inc()
+        self._requests(code).inc()
         self._batch_frames.observe(len(frames))
-        return _Answer(batch, predictions, ended_at, (ended_at - began_at) / len(batch))
+        return _Answer(batch, predictions, who, model, ended_at, (ended_at - began_at) / len(batch))
+
+    def _ask(self, frames: Sequence[Frame]) -> Sequence[Prediction]:
+        if not self.ready and self._trouble is not None:
+            raise self._trouble
+        predictions = self._use.infer(frames)
+        if self._fallback is not None:
+            self._fallback.leave()
+        return predictions
+
+    def _ask_fallback(
+        self, frames: Sequence[Frame], trouble: TransientError
+    ) -> tuple[str, str, Sequence[Prediction | FrameOutcome]]:
+        """Who answered in its place, and what; or how the frames ended."""
+        try:
+            if self._fallback is None:
+                raise trouble
+            found = self._fallback.ask(frames, trouble)
+        except TransientError as error:
+            if error.code is BackendErrorCode.STALE:
+                return self.name, self.backend.model, [FrameOutcome.DROPPED_STALE] * len(frames)
+            self._events.backend_batch_failed(self.name, error)
+            return self.name, self.backend.model, [FrameOutcome.FAILED_BACKEND] * len(frames)
+        predictions = [FrameOutcome.DROPPED_STALE if each is None else each for each in found.predictions]
+        return found.backend, found.model, predictions
 
     def _deliver(self, answer: _Answer) -> None:
         """Settle the frames of one batch and offer the results to their sinks; runs in one thread at a time."""
-        if answer.predictions is None:
-            for waiting in answer.batch:
-                waiting.settle(FrameOutcome.FAILED_BACKEND)
-            return
         for waiting, prediction in zip(answer.batch, answer.predictions, strict=True):
+            if isinstance(prediction, FrameOutcome):
+                waiting.settle(prediction)
+                continue
             result = Result(
                 uuid4().hex,
                 waiting.frame,
                 prediction,
-                self.name,
-                self.backend.model,
+                answer.backend,
+                answer.model,
                 self.config_hash,
                 answer.inferred_at,
                 answer.inference_s,
             )
             try:
-                self._observe(waiting.route, result)
+                for stage_s, spent_s in zip(self._stages, prediction.timings, strict=True):
+                    stage_s.observe(spent_s)
+                waiting.route.note(result)
             except Exception as error:  # noqa: BLE001  (a prediction that contradicts itself: not counted by class)
                 self._events.bug(f"backend {self.name}", error)
             waiting.route.deliver(result)
             waiting.settle(FrameOutcome.INFERRED)
-
-    def _observe(self, route: Route, result: Result) -> None:
-        for stage_s, spent_s in zip(self._stages, result.prediction.timings, strict=True):
-            stage_s.observe(spent_s)
-        route.age_s.observe(result.latency_s)
-        if isinstance(result.prediction, Detections):
-            route.detections.count(result.prediction)
 
     def _close(self) -> None:
         try:
@@ -287,6 +362,7 @@ class BackendRunner:
             if self.error is not None:
                 return
             self.error = error
+        self._use.end()
         # At the start the supervisor tells all configuration errors, at a reload whatever it is.
         if not self._trial and (self.tried or self.ready or not isinstance(error, ConfigError)):
             self._events.backend_failed(self.name, error)

@@ -1,6 +1,7 @@
 """`RunContext`: what a plugin gets from the running pipeline, and the loop that all of them share."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,12 @@ class MainLoop:
         """Set the event from any thread; nothing happens once the loop is closed."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(event.set)
+
+    def soon(self, callback: Callable[..., object], *arguments: object) -> None:
+        """Call it on the loop, from any thread; not at all once the loop is closed."""
+        with contextlib.suppress(RuntimeError):  # closed just now
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(callback, *arguments)
 
     def call(self, coroutine: Coroutine[Any, Any, T], timeout_s: float) -> T:
         """Run the coroutine on the loop and wait for it; never from the loop's own thread."""

@@ -20,6 +20,7 @@ class Handling:
         backoff: the delays between attempts; None: the usual ones.
         give_up_at_once: a first attempt that fails is the last.
         silence_s: no frame for longer is a stall; None: it may take its time.
+        max_staleness_s: a frame that is older is wanted no more; None: it may take its time.
     """
 
     sampler: Sampler
@@ -28,6 +29,7 @@ class Handling:
     backoff: Backoff | None = None
     give_up_at_once: bool = False
     silence_s: float | None = None
+    max_staleness_s: float | None = None
 
     @classmethod
     def of(cls, config: SourceConfig, source: Source) -> "Handling":
@@ -36,7 +38,7 @@ class Handling:
         gate = MotionGate(config.motion) if config.motion is not None else None
         content = ContentWatch(config.liveness) if source.live and config.liveness.enabled else None
         if not isinstance(config, LiveSourceConfig):
-            return cls(sampler, gate, content)
+            return cls(sampler, gate, content, max_staleness_s=config.max_staleness_s)
         backoff = Backoff(config.reconnect.min_s, config.reconnect.max_s)
         give_up_at_once = config.on_startup_error == "error"
-        return cls(sampler, gate, content, backoff, give_up_at_once, config.stall_timeout_s)
+        return cls(sampler, gate, content, backoff, give_up_at_once, config.stall_timeout_s, config.max_staleness_s)

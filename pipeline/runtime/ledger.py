@@ -130,6 +130,8 @@ class Ledger:
     def __init__(self) -> None:
         self.sources: dict[str, Page] = {}
         self.sinks: dict[str, Page] = {}
+        self.clients: dict[str, Page] = {}
+        """Pictures of clients, by the backend that they asked."""
         self.removed_sources = Account("removed", 0, dict.fromkeys(map(str, FrameOutcome), 0), 0)
         """Sum of the pages of sources that are no more."""
         self.removed_sinks = Account("removed", 0, dict.fromkeys(map(str, ResultOutcome), 0), 0)
@@ -143,6 +145,17 @@ class Ledger:
     def sink(self, name: str) -> Page:
         """The page of this sink, a new one if it has none."""
         return self.sinks.setdefault(name, Page(name, ResultOutcome))
+
+    def client(self, backend: str) -> Page:
+        """The page of what clients ask of this backend, a new one if it has none."""
+        return self.clients.setdefault(backend, Page(f"clients of {backend}", FrameOutcome))
+
+    def remove_client(self, backend: str) -> None:
+        """Close the page of a backend that is no more; what is still open then was dropped."""
+        page = self.clients.pop(backend, None)
+        if page is not None:
+            page.write_off(FrameOutcome.DROPPED_SHUTDOWN)
+            self._closed(page)
 
     def remove_source(self, name: str) -> Account:
         """Close the page of a source that is no more; what is still open then was dropped."""
@@ -169,6 +182,6 @@ class Ledger:
 
     def faults(self, *, drained: bool) -> list[str]:
         """What does not balance, in words; empty when every frame and every result is accounted for."""
-        pages = [*self.sources.values(), *self.sinks.values()]
+        pages = [*self.sources.values(), *self.sinks.values(), *self.clients.values()]
         open_faults = [fault for page in pages if (fault := page.read().fault(drained=drained))]
         return self._removed_faults + open_faults

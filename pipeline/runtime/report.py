@@ -18,6 +18,7 @@ class Report:
     Attributes:
         sources: the sources' pages of the ledger.
         sinks: the sinks' pages.
+        clients: what clients asked of each backend.
         written: what the sinks wrote, as the user named it.
         failed: components that failed for good.
         late: threads that did not end in time.
@@ -27,6 +28,7 @@ class Report:
 
     sources: list[Account]
     sinks: list[Account]
+    clients: list[Account]
     written: list[str]
     failed: list[str]
     late: list[str]
@@ -60,6 +62,7 @@ def report_of(topology: Topology, events: Events, *, abandoned: bool) -> Report:
     return Report(
         sources=_with_removed(topology.ledger.sources.values(), topology.ledger.removed_sources),
         sinks=_with_removed(topology.ledger.sinks.values(), topology.ledger.removed_sinks),
+        clients=[page.read() for page in topology.ledger.clients.values()],
         written=[path for sink in topology.sinks.values() for path in sink.sink.written()],
         failed=[runner.name for runner in topology.runners if runner.error is not None and not _is_passing(runner)],
         late=late,

@@ -1,13 +1,14 @@
 """`Route`: all that belongs to one source on its way to the sinks, whichever backend and sinks these are just now."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from pipeline.contracts.component import Name
 from pipeline.contracts.frame import Frame, NoPicture
-from pipeline.contracts.result import Result
+from pipeline.contracts.result import Detections, Result
 from pipeline.contracts.sink import SourceEvent
 from pipeline.runtime.ledger import Page, ResultOutcome
 from pipeline.runtime.port import Port
+from pipeline.runtime.tapping import ResultBuffer
 from pipeline.telemetry.metrics import Metrics
 
 
@@ -21,15 +22,40 @@ Delivery = Result | SourceEvent | Released
 """What goes into a sink's queue; only results are in the ledger."""
 
 
+class Way(Protocol):
+    """Where the result of a frame goes: to the sinks of its source, or back to the client who asked."""
+
+    @property
+    def wants_pictures(self) -> bool:
+        """Whether anybody wants the pixels."""
+        ...
+
+    def waited(self, wait_s: float) -> None:
+        """A backend took the frame; it was so old."""
+        ...
+
+    def settle(self, outcome: str) -> None:
+        """The frame ended so. May be called with the queue's lock held: short, and never back into the queue."""
+        ...
+
+    def note(self, result: Result) -> None:
+        """Measure the result; before `deliver`."""
+        ...
+
+    def deliver(self, result: Result) -> None:
+        """The result; `settle` follows."""
+        ...
+
+
 class Waiting(NamedTuple):
     """A frame in a backend's queue, with the way that its result will go."""
 
     frame: Frame
-    route: "Route"
+    route: Way
 
     def settle(self, outcome: str) -> None:
         """The frame ended here."""
-        self.route.page.settle(outcome)
+        self.route.settle(outcome)
 
 
 class Outlet:
@@ -67,15 +93,38 @@ class Route:
         self.source = source
         self.page = page
         self.outlets: dict[str, Outlet] = {}
-        self.queue_s = metrics.stage("queue", source=source)
-        self.age_s = metrics.age(source, "inferred")
+        self._taps: tuple[ResultBuffer, ...] = ()
         self.delivered_age_s = metrics.age(source, "delivered")
-        self.detections = metrics.detections(source)
+        self._queue_s = metrics.stage("queue", source=source)
+        self._age_s = metrics.age(source, "inferred")
+        self._detections = metrics.detections(source)
 
     @property
     def wants_pictures(self) -> bool:
         """Whether any sink wants the pixels."""
-        return any(outlet.wants_pictures for outlet in self.outlets.values())
+        return any(outlet.wants_pictures for outlet in self.outlets.values()) or any(
+            tap.pictures and not tap.closed for tap in self._taps
+        )
+
+    def tap(self, size: int, *, pictures: bool) -> ResultBuffer:
+        """Keep the last `size` results for a client from now on, until it closes the buffer; main thread."""
+        buffer = ResultBuffer(size, pictures=pictures)
+        self._taps = (*(tap for tap in self._taps if not tap.closed), buffer)
+        return buffer
+
+    def waited(self, wait_s: float) -> None:
+        """See `Way`."""
+        self._queue_s.observe(wait_s)
+
+    def settle(self, outcome: str) -> None:
+        """See `Way`."""
+        self.page.settle(outcome)
+
+    def note(self, result: Result) -> None:
+        """See `Way`."""
+        self._age_s.observe(result.latency_s)
+        if isinstance(result.prediction, Detections):
+            self._detections.count(result.prediction)
 
     def deliver(self, result: Result) -> None:
         """Offer the result to every sink: with its pixels to those that want them, without to the others."""
@@ -86,6 +135,9 @@ class Route:
                 outlet.offer(released)
             elif result is not released:  # a sink that came while this frame was inferred finds no pixels left
                 outlet.offer(result)
+        for tap in self._taps:
+            if not tap.closed:
+                tap.put(result if tap.pictures else released or result.released())
 
     def tell(self, event: SourceEvent) -> None:
         """Offer the event to every sink that wants to know; a source does not wait for a sink: none that is full."""

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 
 from pipeline.contracts.errors import FatalError, PenstockError, SourceErrorCode, TransientError
 from pipeline.contracts.frame import FailedFrame, Frame
@@ -243,6 +244,8 @@ class SourceRunner:
                     self._page.enter_settled(outcome)
                     continue
                 nbytes, decoded_at = item.picture.nbytes, item.decoded_at
+                if self._handling.max_staleness_s is not None:
+                    item = replace(item, stale_at=decoded_at + self._handling.max_staleness_s)
                 self._page.enter()
                 refused = self._port.put(Waiting(item, self._route), nbytes, decoded_at)
                 del item  # the lane's now: what waits for room holds no picture

@@ -57,7 +57,7 @@ class Status:
             *(
                 Check(
                     f"backend {name}",
-                    backend.ready and backend.error is None,
+                    backend.covered and backend.error is None,
                     self._text(backend.error) or "not warm yet",
                 )
                 for name, backend in topology.backends.items()
@@ -68,7 +68,8 @@ class Status:
             ),
             Check(
                 "sources",
-                not all(source.state is SourceState.FAILED for source in topology.sources.values()),
+                not topology.sources
+                or not all(source.state is SourceState.FAILED for source in topology.sources.values()),
                 "every source has failed",
             ),
             *(
@@ -98,6 +99,7 @@ class Status:
                     "model": backend.backend.model,
                     "ready": backend.ready,
                     "error": self._text(backend.error),
+                    "on_fallback": backend.on_fallback,
                 }
                 for name, backend in supervisor.topology.backends.items()
             ],

@@ -6,18 +6,22 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 from pipeline.config.settings import ConfigProblems, Settings
+from pipeline.contracts.backend import Measured
 from pipeline.contracts.clock import Clock
 from pipeline.contracts.errors import ConfigError
 from pipeline.runtime import memory
+from pipeline.runtime.backend_runner import BackendRunner
+from pipeline.runtime.clients import Clients
 from pipeline.runtime.context import MainLoop, Surroundings
 from pipeline.runtime.ledger import FrameOutcome, ResultOutcome
 from pipeline.runtime.reload import Reload, ReloadError
 from pipeline.runtime.report import Report, report_of, started_threads
+from pipeline.runtime.tapping import ResultBuffer
 from pipeline.runtime.topology import Runner, Topology
 from pipeline.runtime.watch import Watch
 from pipeline.telemetry.events import Events
 from pipeline.telemetry.metrics import Metrics
-from pipeline.telemetry.readings import SinkReading, SourceReading
+from pipeline.telemetry.readings import BackendState, SinkReading, SourceReading
 
 GRACE_S = 2.0
 """After everything was abandoned, so long is waited for the threads to notice."""
@@ -49,6 +53,8 @@ class Supervisor:
         self.watch = Watch(events)
         surroundings = Surroundings(events, metrics, clock, lambda: self._loop.notify(self._changed))
         self.topology = Topology(settings, loop=self._loop, surroundings=surroundings)
+        self.clients = Clients(self.topology, self._loop, surroundings, self._within)
+        """What clients of the server may ask of the models."""
         metrics.set_config_hash(settings.config_hash)
         metrics.read_from(self)
 
@@ -61,6 +67,24 @@ class Supervisor:
     def read_sinks(self) -> Iterable[SinkReading]:
         """All sinks at this moment."""
         return [sink.read() for sink in self.topology.sinks.values()]
+
+    def read_backends(self) -> Iterable[BackendState]:
+        """All backends at this moment."""
+        clients = self.topology.ledger.clients
+        return [
+            BackendState(
+                name,
+                runner.backend.read() if isinstance(runner.backend, Measured) else None,
+                runner.on_fallback,
+                page.read() if (page := clients.get(name)) is not None else None,
+            )
+            for name, runner in self.topology.backends.items()
+        ]
+
+    def tap(self, source: str, *, size: int, pictures: bool) -> ResultBuffer | None:
+        """See `Taps`."""
+        route = self.topology.routes.get(source)
+        return None if route is None or source not in self.topology.sources else route.tap(size, pictures=pictures)
 
     def read_stuck(self) -> Mapping[tuple[str, str], float]:
         """For how long each stage has had work and made no progress."""
@@ -151,7 +175,13 @@ class Supervisor:
         return all(sink.error is not None for sink in self.topology.sinks.values())
 
     def _is_done(self) -> bool:
-        return self._stop_asked or self._is_pointless() or self._sources_over()
+        return self._stop_asked or (not self._serves() and (self._is_pointless() or self._sources_over()))
+
+    def _serves(self) -> bool:
+        """Whether there are models for clients: they go on when all files have ended, until the last one fails."""
+        settings, backends = self.settings, self.topology.backends
+        offered = settings.server.address is not None and settings.server.inference.enabled
+        return offered and any(backends[name].error is None for name in settings.models)
 
     def _sources_over(self) -> bool:
         return all(source.ended for source in self.topology.sources.values())
@@ -176,7 +206,7 @@ class Supervisor:
         def warm() -> bool:
             topology = self.topology
             backends, sinks = topology.backends.values(), topology.sinks.values()
-            return self.started.is_set() and all(b.ready for b in backends) and all(s.opened for s in sinks)
+            return self.started.is_set() and all(b.covered for b in backends) and all(s.opened for s in sinks)
 
         await self._until(warm, give_up=lambda: self.stopping)
         return warm() and not self.stopping
@@ -241,9 +271,7 @@ class Supervisor:
         for source in sources:
             source.stop()
         await self._until_sources_over()
-        for backend in backends:
-            backend.finish()
-        await self._until(lambda: all(backend.ended for backend in backends), give_up=self._is_late)
+        await self._finish_backends(list(backends))
         for sink in sinks:
             sink.finish()
         self.topology.sweep()
@@ -258,6 +286,18 @@ class Supervisor:
         for runner in (*self.topology.runners, *self.topology.leaving):
             for thread in started_threads(runner):
                 thread.join(GRACE_S if runner.ended else 0.0)
+
+    async def _finish_backends(self, pending: list[BackendRunner]) -> None:
+        """A fallback ends after those that may need it."""
+        while pending and not self._is_late():
+            needed = {self.settings.backends[backend.name].fallback for backend in pending}
+            free = [backend for backend in pending if backend.name not in needed] or pending
+            for backend in free:
+                backend.finish()
+            await self._until(lambda free=free: all(each.ended for each in free), give_up=self._is_late)  # type: ignore[misc]
+            pending = [backend for backend in pending if backend not in free]
+        for backend in pending:
+            backend.finish()
 
     async def _until_sources_over(self) -> None:
         """Give the sources half of the time; who is late then is left, so that what the others gave still arrives."""

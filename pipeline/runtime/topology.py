@@ -1,5 +1,7 @@
 """`Topology`: the one place that knows who is connected to whom; builds it at the start and at a reload alike."""
 
+from functools import partial
+
 from pipeline.config.settings import Settings
 from pipeline.contracts.clock import Clock
 from pipeline.contracts.component import QueueConfig
@@ -100,7 +102,12 @@ class Topology:
             surroundings=self._surroundings,
             max_wait_s=config.max_wait_s,
             trial=trial,
+            lender=None if config.fallback is None else partial(self._lender, config.fallback),
         )
+
+    def _lender(self, name: str) -> BackendRunner | None:
+        """Whoever stands under this name now; asked by the workers of the backend whose fallback it is."""
+        return self.backends.get(name)
 
     def make_sink(self, settings: Settings, name: str, *, trial: bool = False, continues: bool = False) -> SinkRunner:
         """A sink that is connected to no route; `continues`: in place of one that wrote the same files."""
@@ -172,6 +179,7 @@ class Topology:
             self.forget_route(runner.name)
             metrics.forget(source=runner.name)
         elif isinstance(runner, BackendRunner) and runner.name not in self.backends:
+            self.ledger.remove_client(runner.name)
             metrics.forget(backend=runner.name)
         elif isinstance(runner, SinkRunner) and runner.name not in self.sinks:
             if runner.name in self.ledger.sinks:

@@ -158,6 +158,17 @@ class Events:
         message = f"backend {backend}: batch failed: {error}"
         self._limited(ERROR, "backend_batch_failed", message, "failed_backend", backend=backend)
 
+    def fallback_taken(self, backend: str, fallback: str, why: object) -> None:
+        """Its frames go to another backend from now on."""
+        message = f"backend {backend}: its frames go to {fallback}: {why}"
+        self._limited(WARNING, "fallback_taken", message, "fallback taken", backend=backend, fallback=fallback)
+
+    def fallback_left(self, backend: str, frames: int, for_s: float) -> None:
+        """It answers by itself again."""
+        message = f"backend {backend}: answers again; {frames:,} frames went elsewhere in {for_s:.1f} s"
+        about: dict[str, Value] = {"frames": frames, "for_s": round(for_s, 1)}
+        self._limited(INFO, "fallback_left", message, "fallback left", backend=backend, **about)
+
     def backend_failed(self, backend: str, error: object) -> None:
         """It failed for good."""
         self._say(ERROR, "backend_failed", f"backend {backend}: {error}", backend=backend)

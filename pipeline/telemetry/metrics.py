@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from pipeline.contracts.result import Detections
 from pipeline.contracts.scene import ContentState
+from pipeline.telemetry.backend_families import backend_families
 from pipeline.telemetry.readings import Readings, SourceState
 
 STAGE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -54,8 +55,14 @@ class Metrics:
         )
         self._requests = Counter(
             "penstock_backend_requests",
-            "Batches sent to a backend, by how they ended: ok, transient, fatal or bug.",
+            "Batches given to a backend, by how they ended: ok, fatal, bug, transient or the code of the failure.",
             ("backend", "code"),
+            registry=self._registry,
+        )
+        self._lent = Counter(
+            "penstock_backend_fallback_frames",
+            "Frames of a backend that its fallback inferred.",
+            ("backend",),
             registry=self._registry,
         )
         self._reconnects = Counter(
@@ -66,6 +73,20 @@ class Metrics:
         )
         self._detections = Counter(
             "penstock_detections", "Objects found.", ("source", "class"), registry=self._registry
+        )
+
+        self._answers = Counter(
+            "penstock_requests",
+            "Requests of clients who use the models, by protocol and HTTP status; 499: the client did not wait.",
+            ("dialect", "code"),
+            registry=self._registry,
+        )
+        self._answer_s = Histogram(
+            "penstock_request_duration_seconds",
+            "Time from a request's head to its answer, the body's coming included.",
+            ("dialect",),
+            buckets=AGE_BUCKETS_S,
+            registry=self._registry,
         )
 
         self._reloads = Counter(
@@ -90,11 +111,22 @@ class Metrics:
             self._age_s,
             self._batch_frames,
             self._requests,
+            self._lent,
             self._reconnects,
             self._detections,
         ):
             if label in metric._labelnames:
                 metric.remove_by_labels({label: value})
+
+    def offer(self, dialect: str) -> None:
+        """Models are offered in this protocol: show its numbers from the start."""
+        self._answers.labels(dialect, "200")
+        self._answer_s.labels(dialect)
+
+    def answered(self, dialect: str, status: int, took_s: float) -> None:
+        """One request of a client who uses the models is over."""
+        self._answers.labels(dialect, str(status)).inc()
+        self._answer_s.labels(dialect).observe(took_s)
 
     def count_reload(self, *, ok: bool) -> None:
         """One attempt to reload is over."""
@@ -115,6 +147,10 @@ class Metrics:
     def requests(self, backend: str, code: str) -> Counter:
         """The counter of one way in which a batch can end."""
         return self._requests.labels(backend, code)
+
+    def fallback_frames(self, backend: str) -> Counter:
+        """The counter of a backend's frames that another one inferred."""
+        return self._lent.labels(backend)
 
     def reconnects(self, source: str, code: str) -> Counter:
         """The counter of one reason for reconnecting."""
@@ -167,6 +203,7 @@ class ReadingsCollector(Collector):
         yield from self._picture_families()
         yield from self._stuck_families()
         yield from self._sink_families()
+        yield from backend_families(self._readings.read_backends())
 
     def _source_families(self) -> Iterator[Metric]:
         decoded = CounterMetricFamily(

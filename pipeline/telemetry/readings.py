@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
+from pipeline.contracts.backend import BackendReading
 from pipeline.contracts.scene import ContentState
 
 
@@ -45,6 +46,41 @@ class SinkReading(NamedTuple):
     pending: int
 
 
+class ClientReading(Protocol):
+    """Pictures that clients asked a backend about: `entered` = sum of `outcomes` + `open`."""
+
+    @property
+    def entered(self) -> int:
+        """All of them."""
+        ...
+
+    @property
+    def outcomes(self) -> Mapping[str, int]:
+        """How they ended."""
+        ...
+
+    @property
+    def open(self) -> int:
+        """Those on their way."""
+        ...
+
+
+class BackendState(NamedTuple):
+    """One backend at one moment.
+
+    Attributes:
+        name: in pipeline.toml.
+        elsewhere: how a backend elsewhere is; None for one that runs here.
+        on_fallback: another one answers for it.
+        clients: what clients asked of it; None while none did.
+    """
+
+    name: str
+    elsewhere: BackendReading | None
+    on_fallback: bool
+    clients: ClientReading | None
+
+
 class Readings(Protocol):
     """Whoever can be read: the supervisor."""
 
@@ -54,6 +90,10 @@ class Readings(Protocol):
 
     def read_sinks(self) -> Iterable[SinkReading]:
         """All sinks."""
+        ...
+
+    def read_backends(self) -> Iterable[BackendState]:
+        """All backends."""
         ...
 
     def read_stuck(self) -> Mapping[tuple[str, str], float]:

@@ -7,11 +7,11 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.contracts.backend import BackendConfig
+from pipeline.contracts.backend import BackendConfig, ModelInfo
 from pipeline.contracts.component import Context, FrozenModel
 from pipeline.contracts.errors import ConfigError, FatalError, SourceErrorCode, TransientError
-from pipeline.contracts.frame import FailedFrame, Frame
-from pipeline.contracts.result import Detections, Prediction, Result, Timings
+from pipeline.contracts.frame import FailedFrame, Frame, Size, Wishes
+from pipeline.contracts.result import Detections, Embedding, Prediction, Result, Timings
 from pipeline.contracts.sink import SinkConfig, SourceEvent
 from pipeline.contracts.source import LiveSourceConfig, SourceConfig
 from pipeline.models.picture import from_rgb
@@ -128,14 +128,17 @@ class FakeBackendConfig(BackendConfig):
     max_batch: int = 1
     failure: Failure = "none"
     fail_every: int = 0
+    fail_batches: int = 1_000_000
     open_failure: Failure = "none"
     open_failures: int = 1
     open_delay_s: float = 0.0
+    label: str = "thing"
     delay_s: float = 0.0
     infer_s: float = 0.0
     stuck_at: int = -1
     short_answer: bool = False
     answer: Literal["boxes", "none", "exit"] = "boxes"
+    takes_texts: bool = True
     speechless: bool = False
 
     def build(self, ctx: Context) -> "FakeBackend":
@@ -150,8 +153,18 @@ class FakeBackend:
         self.max_batch = config.max_batch
         self.opened = self.closed = 0
         self._config = config
+        self.wishes: list[Wishes | None] = []
+        self.most_at_once = self._at_once = 0
         self._lock = threading.Lock()
         self._batches = 0
+
+    def info(self) -> ModelInfo:
+        return ModelInfo("object-detection", (self._config.label,), Size(16, 16))
+
+    def embed_texts(self, texts: Sequence[str]) -> Sequence[Embedding]:
+        if not self._config.takes_texts:
+            raise TransientError("no texts")
+        return [Embedding(np.array([len(text)], np.float32)) for text in texts]
 
     def open(self) -> None:
         self.opened += 1
@@ -161,10 +174,21 @@ class FakeBackend:
             fail(self._config.open_failure, "opening")
 
     def infer(self, batch: Sequence[Frame]) -> Sequence[Prediction]:
+        with self._lock:
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
+        try:
+            return self._infer(batch)
+        finally:
+            with self._lock:
+                self._at_once -= 1
+
+    def _infer(self, batch: Sequence[Frame]) -> Sequence[Prediction]:
         config = self._config
         with self._lock:
             number = self._batches
             self._batches += 1
+            self.wishes += [frame.wishes for frame in batch]
         if number == config.stuck_at:
             STUCK.wait(30)
         if config.answer == "none":
@@ -173,13 +197,13 @@ class FakeBackend:
             sys.exit("from a plugin")
         if config.delay_s or config.infer_s:
             threading.Event().wait(config.infer_s + config.delay_s * (1 + number % 3))
-        if config.fail_every and number % config.fail_every == config.fail_every - 1:
+        if config.fail_every and number % config.fail_every == config.fail_every - 1 and number < config.fail_batches:
             fail(config.failure, "the batch")
         box = Detections(
             xyxy=np.array([[1, 2, 5, 6]], np.float32),
             confidence=np.array([0.9], np.float32),
             class_id=np.array([0], np.int32),
-            names=("thing",),
+            names=(config.label,),
             timings=Timings(0.001, 0.002, 0.001),
         )
         return [box] * (len(batch) - config.short_answer)

@@ -73,6 +73,14 @@ class Run:
             }
             accepted = counts.pop("accepted")
             assert accepted == sum(counts.values()) + samples["penstock_sink_pending", (("sink", name),)]
+        for name in self.supervisor.topology.ledger.clients:
+            asked = samples["penstock_client_frames_asked_total", (("backend", name),)]
+            settled = sum(
+                value
+                for (metric, labels), value in samples.items()
+                if metric == "penstock_client_frames_total" and ("backend", name) in labels
+            )
+            assert asked == settled + samples["penstock_client_frames_in_flight", (("backend", name),)]
 
 
 def run(tree: dict[str, Any], during: During | None = None, plugins: Sequence[type[SourceConfig]] = ()) -> Run:
@@ -80,18 +88,19 @@ def run(tree: dict[str, Any], during: During | None = None, plugins: Sequence[ty
 
     The ledger is checked at the end of every run: it balances, nothing is in flight, and the metrics say the same.
     """
-    tree.setdefault("sources", {"cam": {}})
-    tree.setdefault("backends", {"model": {}})
-    tree.setdefault("sinks", {"keep": {}})
-    for kind in ("sources", "backends", "sinks"):
-        for table in tree[kind].values():
+    if "models" not in tree:
+        tree.setdefault("sources", {"cam": {}})
+        tree.setdefault("backends", {"model": {}})
+        tree.setdefault("sinks", {"keep": {}})
+    for kind in ("sources", "backends", "sinks", "models"):
+        for table in tree.get(kind, {}).values():
             table.setdefault("type", "fake")
     tree.setdefault("server", {"listen": "off"})
     registry = Registry.of(FakeSourceConfig, LiveFakeConfig, FakeBackendConfig, FakeSinkConfig, *plugins)
     settings = from_tree(tree, base_dir=Path.cwd(), registry=registry)
     metrics, clock = Metrics("test"), SystemClock()
     supervisor = Supervisor(settings, events=Events(clock), metrics=metrics, clock=clock)
-    this = Run(supervisor, metrics, Report([], [], [], [], [], [], abandoned=False))
+    this = Run(supervisor, metrics, Report([], [], [], [], [], [], [], abandoned=False))
 
     def stop_if_failed(beside: asyncio.Task[None]) -> None:
         if not beside.cancelled() and beside.exception() is not None:
@@ -108,6 +117,6 @@ def run(tree: dict[str, Any], during: During | None = None, plugins: Sequence[ty
 
     this.report = asyncio.run(both())
     assert this.report.faults == []
-    assert all(account.open == 0 for account in [*this.report.sources, *this.report.sinks])
+    assert all(account.open == 0 for account in [*this.report.sources, *this.report.sinks, *this.report.clients])
     this.check_ledger(this.scrape())
     return this

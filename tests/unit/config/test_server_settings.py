@@ -46,7 +46,7 @@ def test_a_token_can_come_from_the_environment_and_expire(load_text: Load, minim
         ((SECRET, "short-secret"), "server.tokens.ops.token: must be at least 16 characters long"),
         ((SECRET, "a token with spaces"), "server.tokens.ops.token: can hold letters, digits and -._~+/= only"),
         (('["read", "control"]', "[]"), "server.tokens.ops.scopes: must be at least 1 long"),
-        (('"control"', '"admin"'), "server.tokens.ops.scopes.1: must be 'metrics', 'read' or 'control'"),
+        (('"control"', '"admin"'), "server.tokens.ops.scopes.1: must be 'metrics', 'read', 'control' or 'infer'"),
         (("scopes", "scope"), "server.tokens.ops.scope: unknown key; did you mean scopes?"),
         (("scopes", "expires = 2027-01-01T00:00:00\nscopes"), "server.tokens.ops.expires: "),
         (

@@ -1,0 +1,222 @@
+"""`Clients`: what clients of the server ask of the models goes into the same queues as the cameras' frames."""
+
+import asyncio
+from collections.abc import Sequence
+from itertools import count
+
+from pipeline.contracts.backend import Servable, TextEncoder
+from pipeline.contracts.errors import TransientError
+from pipeline.contracts.frame import Frame, Picture, Wishes
+from pipeline.contracts.result import Embedding, Result
+from pipeline.runtime.asking import Answer, AskError, AskFault, Served
+from pipeline.runtime.backend_runner import BackendRunner
+from pipeline.runtime.context import MainLoop, Surroundings
+from pipeline.runtime.ledger import FrameOutcome, Page
+from pipeline.runtime.queue import Lane, LaneLimits
+from pipeline.runtime.reload import Until
+from pipeline.runtime.route import Waiting
+from pipeline.runtime.topology import Topology
+
+CLIENT = "client"
+"""The `source` of a client's frame; no name of a source in pipeline.toml is looked up by it."""
+
+MAX_WAITING_BYTES = 256 << 20
+RETRY_S = 1.0
+
+_FAULTS: dict[str, tuple[AskFault, str]] = {
+    FrameOutcome.DROPPED_QUEUE_FULL: ("busy", "too many pictures are waiting for the model"),
+    FrameOutcome.DROPPED_STALE: ("late", "the model had no time for the picture"),
+    FrameOutcome.DROPPED_SHUTDOWN: ("stopping", "the model is on its way out"),
+    FrameOutcome.FAILED_BACKEND: ("failed", "the model failed on the picture"),
+}
+
+
+class Clients:
+    """The `Asking` of a topology. Made by the supervisor, used on the main loop."""
+
+    def __init__(self, topology: Topology, loop: MainLoop, surroundings: Surroundings, until: Until) -> None:
+        self._topology = topology
+        self._until = until
+        self._loop = loop
+        self._surroundings = surroundings
+        self._numbers = count()
+        self._changing = asyncio.Lock()
+
+    def served(self) -> list[Served]:
+        """See `Asking`."""
+        settings = self._topology.settings
+        return [
+            self._served(name, runner)
+            for name, runner in self._topology.backends.items()
+            if name in settings.backends and settings.backends[name].serve and isinstance(runner.backend, Servable)
+        ]
+
+    def find(self, model_id: str) -> Served | None:
+        """See `Asking`."""
+        return next((served for served in self.served() if model_id in served.ids), None)
+
+    async def infer(
+        self, model_id: str, pictures: Sequence[Picture], wishes: Wishes | None = None, *, timeout_s: float
+    ) -> list[Answer]:
+        """See `Asking`."""
+        served, runner = self._runner(model_id)
+        lane = runner.client_lane(self._limits())
+        if lane is None:
+            raise AskError("loading", f"{served.name} is being exchanged", RETRY_S)
+        page = self._topology.ledger.client(served.name)
+        asks = [self._ask(lane, page, picture, wishes, timeout_s) for picture in pictures]
+        try:
+            async with asyncio.timeout(timeout_s):
+                return list(await asyncio.gather(*asks))
+        except TimeoutError as error:
+            raise AskError("late", "the model had no time for the picture") from error
+        finally:
+            for ask in asks:
+                ask.cancel()
+
+    async def embed_texts(self, model_id: str, texts: Sequence[str], *, timeout_s: float) -> list[Embedding]:
+        """See `Asking`."""
+        served, runner = self._runner(model_id)
+        if not served.texts:
+            raise AskError("unsupported", f"{served.name} takes no texts")
+        try:
+            async with asyncio.timeout(timeout_s):
+                return list(await asyncio.to_thread(runner.embed_texts, list(texts)))
+        except TimeoutError as error:
+            raise AskError("late", "the model had no time for the texts") from error
+        except TransientError as error:
+            raise AskError("failed", "the model failed on the texts") from error
+
+    async def load(self, model_id: str) -> Served:
+        """See `Asking`."""
+        served = self._known(model_id)
+        async with self._changing:
+            runner = self._topology.backends[served.name]
+            if runner.unloaded or (runner.error is not None and served.removable):
+                runner.finish()
+                self._topology.let_go(runner)
+                runner = self._topology.make_backend(self._topology.settings, served.name)
+                self._topology.backends[served.name] = runner
+                runner.start()
+            await self._until(lambda: runner.covered or runner.ended, self._topology.settings.reload_timeout_s)
+            if not runner.covered:
+                raise AskError("failed", f"{served.name} could not be loaded")
+        return self._known(model_id)
+
+    async def unload(self, model_id: str) -> Served:
+        """See `Asking`."""
+        served = self._known(model_id)
+        if not served.removable:
+            raise AskError("unsupported", f"cameras use {served.name}: it cannot be unloaded")
+        async with self._changing:
+            runner = self._topology.backends[served.name]
+            if not runner.unloaded:
+                runner.unloaded = True
+                runner.finish()
+        return self._known(model_id)
+
+    def _known(self, model_id: str) -> Served:
+        served = self.find(model_id)
+        if served is None:
+            raise AskError("unknown", f"there is no model {model_id!r}")
+        return served
+
+    def _runner(self, model_id: str) -> tuple[Served, BackendRunner]:
+        """The model, and who runs it, if it can be asked."""
+        served = self._known(model_id)
+        if served.state == "unloaded":
+            raise AskError("unloaded", f"{served.name} was unloaded")
+        if served.state == "loading":
+            raise AskError("loading", f"{served.name} is still loading", RETRY_S)
+        if served.state == "failed":
+            raise AskError("failed", f"{served.name} failed, and is not running")
+        return served, self._topology.backends[served.name]
+
+    def _served(self, name: str, runner: BackendRunner) -> Served:
+        settings, backend = self._topology.settings, runner.backend
+        config = settings.backends[name]
+        state = "ready" if runner.covered else "loading"
+        state = "failed" if runner.error is not None else state
+        used = {settings.backend_of(source) for source in settings.sources}
+        used |= {other.fallback for other in settings.backends.values() if other.fallback is not None}
+        return Served(
+            name=name,
+            aliases=config.aliases,
+            type=config.type,
+            state="unloaded" if runner.unloaded else state,  # type: ignore[arg-type]
+            model=backend.model,
+            info=backend.info() if runner.ready and isinstance(backend, Servable) else None,
+            max_batch=max(1, backend.max_batch),
+            texts=isinstance(backend, TextEncoder),
+            removable=name in settings.models and name not in used,
+        )
+
+    def _limits(self) -> LaneLimits:
+        inference = self._topology.settings.server.inference
+        return LaneLimits(
+            max_items=inference.max_waiting,
+            max_bytes=MAX_WAITING_BYTES,
+            own_bytes=MAX_WAITING_BYTES,
+            when_full="drop_newest",
+            max_age_s=inference.timeout_s,
+            priority=inference.priority,
+        )
+
+    def _ask(
+        self, lane: Lane[Waiting], page: Page, picture: Picture, wishes: Wishes | None, timeout_s: float
+    ) -> "asyncio.Future[Answer]":
+        clock = self._surroundings.clock
+        now = clock.monotonic()
+        ask = _Ask(self._loop, asyncio.get_running_loop().create_future(), page)
+        frame = Frame(
+            source=CLIENT,
+            seq=next(self._numbers),
+            pts_s=None,
+            captured_at=clock.wall(),
+            time_source="arrival",
+            picture=picture,
+            decoded_at=now,
+            stale_at=now + timeout_s,
+            wishes=wishes,
+        )
+        page.enter()
+        if not lane.put(Waiting(frame, ask), picture.nbytes, now, wait=False):
+            ask.settle(FrameOutcome.DROPPED_SHUTDOWN)
+        return ask.future
+
+
+class _Ask:
+    """One picture of one request, on its way: a `Way` that ends in a future of the main loop."""
+
+    wants_pictures = False
+
+    def __init__(self, loop: MainLoop, future: "asyncio.Future[Answer]", page: Page) -> None:
+        self.future = future
+        self._loop = loop
+        self._page = page
+
+    def waited(self, _: float) -> None:
+        """Nobody asks."""
+
+    def note(self, _: Result) -> None:
+        """What clients found is theirs alone."""
+
+    def deliver(self, result: Result) -> None:
+        """Tell who asked."""
+        answer = Answer(result.prediction, result.backend, result.model, result.inference_s)
+        self._loop.soon(self._end, answer)
+
+    def settle(self, outcome: str) -> None:
+        """The picture's place in the ledger; and who asked hears of a failure."""
+        self._page.settle(outcome)
+        if outcome in _FAULTS:
+            fault, message = _FAULTS[outcome]
+            self._loop.soon(self._end, AskError(fault, message, RETRY_S if fault == "busy" else None))
+
+    def _end(self, ending: Answer | AskError) -> None:
+        if self.future.done():  # nobody waits any more
+            return
+        if isinstance(ending, AskError):
+            self.future.set_exception(ending)
+        else:
+            self.future.set_result(ending)
