@@ -173,7 +173,8 @@ def plan(new: Path, old: Path) -> int:
 @cli.command("inspect", short_help="Say what an ONNX model takes and gives.")
 @click.argument("model")
 @click.option("--family", default="auto", help="Read the output as this family's instead of finding it out.")
-def inspect_model(model: str, family: str) -> int:
+@click.option("--task", help="What the model does, where neither its outputs nor its metadata say.")
+def inspect_model(model: str, family: str, task: str | None) -> int:
     """Say what an ONNX model takes and gives, and how Penstock would run it.
 
     \b
@@ -183,7 +184,7 @@ def inspect_model(model: str, family: str) -> int:
     """
     from pipeline.inspection import inspect
 
-    for line in inspect(model, family):
+    for line in inspect(model, family, task):
         click.echo(line)
     return 0
 

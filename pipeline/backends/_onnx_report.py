@@ -7,7 +7,7 @@ from pipeline.backends._onnx_device import CUDA, cuda_devices, installed_wheels,
 from pipeline.backends._onnx_proof import prove
 from pipeline.backends._onnx_session import Runtime
 from pipeline.contracts.component import Finding
-from pipeline.models.detector import ModelDescription
+from pipeline.models.description import ModelDescription
 
 SHOWN_LABELS = 12
 
@@ -27,6 +27,7 @@ def model_lines(model: ModelDescription, device: str, providers: Sequence[str]) 
         ("batch", batch),
         ("preprocess", str(model.preprocess)),
         ("labels", _labels(model)),
+        *((("keypoints", _keypoints(model)),) if choice and choice.points.number else ()),
         ("device", device),
         ("providers", ", ".join(providers)),
     ]
@@ -55,6 +56,11 @@ def findings() -> list[Finding]:
     if CUDA not in runtime.available:
         found.append(Finding(True, "CUDA", "this onnxruntime is built without it"))
     return found
+
+
+def _keypoints(model: ModelDescription) -> str:
+    number = model.choice.points.number if model.choice else 0
+    return f"{number}: {', '.join(model.keypoints[:SHOWN_LABELS])}" if model.keypoints else f"{number}, without names"
 
 
 def _labels(model: ModelDescription) -> str:

@@ -1,44 +1,51 @@
-"""`describe`: all that is decided about a detection model before it runs, for the backend and `penstock inspect`."""
+"""`describe`: all that is decided about a model before it runs, for backends and `penstock inspect`."""
 
 import contextlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.contracts.backend import Task
 from pipeline.contracts.errors import ConfigError
 from pipeline.contracts.frame import Size
 from pipeline.models import labels as label_sets
-from pipeline.models.families import Choice, choose
+from pipeline.models.choice import Asked, Choice, Points, asked, fixed
 from pipeline.models.heads import YOLOX_STRIDES_PX
+from pipeline.models.input_shape import inputs, one_input, size_of, stride_of
 from pipeline.models.onnx_file import OnnxFile, TensorInfo
 from pipeline.models.preprocess import Preprocess, PreprocessConfig
+from pipeline.models.recognition import choose
 
 DEFAULT_SIDE_PX = 640
+CLASSIFIER_SIDE_PX = 224
 DEFAULT_STRIDE_PX = 32
-MIN_SIDE_PX = 32
-MAX_SIDE_PX = 8192
 
-_INPUT_TYPES = ("float32", "float16", "uint8")
-_MAX_PIXELS = 64_000_000
 
 Shapes = Mapping[str, Sequence[int]]
 """The true shape of each output, by name."""
 
 
 @dataclass(frozen=True, slots=True)
-class DetectorOptions:
+class ModelOptions:
     """What a user may settle about a model; None leaves it to the model.
 
     Attributes:
         family: "auto" or a name of `families.FAMILIES`.
+        task: what the model does.
         labels: the names themselves, or a file of them.
+        keypoints: names of the keypoints.
         input_size: for a model whose input is dynamic.
         preprocess: what is different from the family's usual preprocessing.
     """
 
     family: str = "auto"
+    task: Task | None = None
     labels: Path | tuple[str, ...] | None = None
+    keypoints: tuple[str, ...] | None = None
     input_size: Size | None = None
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
 
@@ -50,6 +57,7 @@ class ModelDescription:
     Attributes:
         file: the graph's outside.
         image: the input that takes the picture.
+        sizes: the input that takes the pictures' sizes, int (B, 2) width and height; None where there is none.
         channels_last: True for NHWC.
         input_size: width and height that it is fed.
         dynamic_size: True where the graph leaves width and height open.
@@ -61,11 +69,13 @@ class ModelDescription:
         labels: the class names, () where nobody says.
         labels_from: where they come from: "config", "file", "metadata", "COCO-80" or "none".
         classes: how many classes it has; None where neither output nor labels say.
-        task: what the metadata calls the model's task.
+        task: what the model does; "object-detection" while only a trial run can tell.
+        keypoints: names of the keypoints, () where nobody says.
     """
 
     file: OnnxFile
     image: TensorInfo
+    sizes: TensorInfo | None
     channels_last: bool
     input_size: Size
     dynamic_size: bool
@@ -77,12 +87,21 @@ class ModelDescription:
     labels: tuple[str, ...]
     labels_from: str
     classes: int | None
-    task: str
+    task: Task
+    keypoints: tuple[str, ...]
 
     @property
     def name(self) -> str:
         """What the backend calls the model: its file's name without the ending."""
         return self.file.path.stem
+
+    def feeds(self, tensor: npt.NDArray[Any], input_size: Size) -> dict[str, npt.NDArray[Any]]:
+        """All inputs of the model by name, when `tensor` holds the pictures in an input of this size."""
+        found = {self.image.name: tensor}
+        if self.sizes is not None:
+            # With the input's own size for the picture's, boxes come in pixels of the input, as from all others.
+            found[self.sizes.name] = np.tile(np.array(input_size, self.sizes.dtype), (len(tensor), 1))
+        return found
 
     @property
     def why(self) -> str:
@@ -94,44 +113,55 @@ class ModelDescription:
         return f"{self.choice.why}; {'raw grid (no Exp in the graph)' if self.raw_grid else 'grid decoded inside'}"
 
 
-def describe(file: OnnxFile, options: DetectorOptions, shapes: Shapes | None = None) -> ModelDescription:
+def describe(file: OnnxFile, options: ModelOptions, shapes: Shapes | None = None) -> ModelDescription:
     """Decide how a model is fed and read.
 
     Args:
-        file: the model, from `read_onnx`.
+        file: the model, from `read_onnx`; or what a server says of a model elsewhere.
         options: the user's wishes.
         shapes: the outputs' true shapes from a trial run, where the graph leaves them open.
 
     Raises:
-        ConfigError: with the key to blame: `model`, `family`, `labels` or `input_size`.
+        ConfigError: with the key to blame: `model`, `family`, `task`, `labels`, `keypoints` or `input_size`.
     """
     if shapes is not None:
         outputs = (replace(o, shape=tuple(shapes[o.name])) if o.name in shapes else o for o in file.outputs)
         file = replace(file, outputs=tuple(outputs))
-    image, channels_last = _image_input(file)
+    image, sizes, channels_last = inputs(file)
     batch, *rest = image.shape or ()
-    height, width = rest[:2] if channels_last else rest[1:]
-    stride_px = _stride(file.metadata)
-    input_size = _input_size(file, (width, height), options.input_size, stride_px)
+    sides = (rest[1], rest[0]) if channels_last else (rest[2], rest[1])
     names, names_from = _labels(file, options.labels)
-    choice = _choose(
-        file, input_size, len(names) or None, options.family, tried=shapes is not None, own=names_from == "metadata"
+    told = asked(
+        file,
+        family=options.family,
+        task=options.task,
+        labels=len(names) or None,
+        keypoints=len(options.keypoints or ()),
     )
+    # Which sides will do, and which is usual, depends on the family; the family hardly on the exact size.
+    about = size_of(file, sides, options.input_size, 1, DEFAULT_SIDE_PX)
+    choice = _choose(file, about, told, tried=shapes is not None, own=names_from == "metadata")
+    whole = choice is not None and choice.family.kind in {"scores", "vector"}
+    stride_px = stride_of(file.metadata, 1 if whole else DEFAULT_STRIDE_PX)
+    input_size = size_of(file, sides, options.input_size, stride_px, CLASSIFIER_SIDE_PX if whole else DEFAULT_SIDE_PX)
+    if choice is not None and sizes is not None and choice.family.name != "rtdetr":
+        raise one_input(file)
     classes = choice.classes if choice is not None else None
     if classes is not None and names and len(names) != classes:
         raise ConfigError(
             f"{file.path}: the model has {classes} classes, but there are {len(names)} labels ({names_from})",
             key="labels",
         )
-    if not names and classes == len(label_sets.COCO_80):
-        names, names_from = label_sets.COCO_80, "COCO-80"
+    if not names:
+        names, names_from = _usual_labels(choice)
     return ModelDescription(
         file=file,
         image=image,
+        sizes=sizes,
         channels_last=channels_last,
         input_size=input_size,
-        dynamic_size=_open(width) and _open(height),
-        fixed_batch=None if _open(batch) else int(batch),
+        dynamic_size=all(fixed(side) is None for side in sides),
+        fixed_batch=fixed(batch),
         stride_px=stride_px,
         choice=choice,
         preprocess=_preprocess(image, choice).overridden(options.preprocess),
@@ -139,75 +169,17 @@ def describe(file: OnnxFile, options: DetectorOptions, shapes: Shapes | None = N
         labels=names,
         labels_from=names_from,
         classes=classes if classes is not None else (len(names) or None),
-        task=file.metadata.get("task", "detect")[:40],
+        task=choice.task if choice is not None else told.task or "object-detection",
+        keypoints=_keypoints(file, options.keypoints, choice, names),
     )
 
 
 def _preprocess(image: TensorInfo, choice: Choice | None) -> Preprocess:
     """What the family usually wants; a model that takes bytes scales them itself, so it gets all of 0..255."""
-    usual = choice.family.preprocess if choice else Preprocess()
-    return replace(usual, value_range="0..255") if image.dtype == "uint8" else usual
-
-
-def _image_input(file: OnnxFile) -> tuple[TensorInfo, bool]:
-    """The one input, and whether its channels come last."""
-    found = ", ".join(map(str, file.inputs[:8]))
-    if len(file.inputs) != 1:
-        raise ConfigError(f"{file.path}: one input is expected, the picture; found {found}", key="model")
-    image = file.inputs[0]
-    shape = image.shape or ()
-    if len(shape) != 4 or (shape[1] != 3 and shape[3] != 3 and not _open(shape[1])):
-        raise ConfigError(
-            f"{file.path}: a picture of 3 channels is expected, [B, 3, H, W] or [B, H, W, 3]; found {found}",
-            key="model",
-        )
-    if image.dtype not in _INPUT_TYPES:
-        raise ConfigError(f"{file.path}: the input must be {' or '.join(_INPUT_TYPES)}; found {found}", key="model")
-    return image, shape[1] != 3 and shape[3] == 3
-
-
-def _open(side: int | str) -> bool:
-    """Whether an axis is dynamic: a symbol, or a 0 or -1 as some exporters write."""
-    return not isinstance(side, int) or side <= 0
-
-
-def _stride(metadata: Mapping[str, str]) -> int:
-    text = metadata.get("stride", "")
-    stride = int(text) if re.fullmatch(r"\d{1,3}", text) else DEFAULT_STRIDE_PX
-    return stride if 1 <= stride <= 256 else DEFAULT_STRIDE_PX
-
-
-def _input_size(file: OnnxFile, sides: tuple[int | str, int | str], wanted: Size | None, stride_px: int) -> Size:
-    fixed = [None if _open(side) else int(side) for side in sides]
-    if all(fixed) and max(s or 0 for s in fixed) > MAX_SIDE_PX:
-        raise ConfigError(f"{file.path}: an input of {sides[0]} x {sides[1]} pixels is too large", key="model")
-    if wanted is not None:
-        for side, allowed, name in zip(wanted, fixed, ("width", "height"), strict=True):
-            if allowed is not None and side != allowed:
-                raise ConfigError(
-                    f"the model's input {name} is fixed at {allowed} pixels, not {side}", key="input_size"
-                )
-            if allowed is None and side % stride_px:
-                near = max(stride_px, round(side / stride_px) * stride_px)
-                raise ConfigError(
-                    f"the input {name} {side} is not a multiple of {stride_px}, the model's stride; {near} is",
-                    key="input_size",
-                )
-    default = wanted or _metadata_size(file.metadata, stride_px)
-    width, height = (own or other for own, other in zip(fixed, default, strict=True))
-    if width * height > _MAX_PIXELS:
-        raise ConfigError(f"{file.path}: an input of {width} x {height} pixels is too large", key="model")
-    return Size(width, height)
-
-
-def _metadata_size(metadata: Mapping[str, str], stride_px: int) -> Size:
-    """`imgsz` as ultralytics writes it: "[height, width]", or one number."""
-    found = [int(n) for n in re.findall(r"\d{1,5}", metadata.get("imgsz", "")[:40])]
-    height, width = (found * 2)[:2] if found else (DEFAULT_SIDE_PX, DEFAULT_SIDE_PX)
-    if all(MIN_SIDE_PX <= side <= MAX_SIDE_PX and side % stride_px == 0 for side in (width, height)):
-        return Size(width, height)
-    side = -(-DEFAULT_SIDE_PX // stride_px) * stride_px
-    return Size(side, side)
+    usual = choice.preprocess if choice else Preprocess()
+    if image.dtype != "uint8":
+        return usual
+    return replace(usual, value_range="0..255", mean=Preprocess().mean, std=Preprocess().std)
 
 
 def _labels(file: OnnxFile, wanted: Path | tuple[str, ...] | None) -> tuple[tuple[str, ...], str]:
@@ -219,17 +191,45 @@ def _labels(file: OnnxFile, wanted: Path | tuple[str, ...] | None) -> tuple[tupl
     return (names, "metadata") if names else ((), "none")
 
 
-def _choose(
-    file: OnnxFile, input_size: Size, labels: int | None, wanted: str, *, tried: bool, own: bool
-) -> Choice | None:
+def _usual_labels(choice: Choice | None) -> tuple[tuple[str, ...], str]:
+    """Names that everybody means who gives none."""
+    if choice is None or choice.family.kind != "boxes":
+        return (), "none"
+    if choice.classes == len(label_sets.COCO_80):
+        return label_sets.COCO_80, "COCO-80"
+    return (("face",), "family") if choice.family.name == "yunet" else ((), "none")
+
+
+def _keypoints(
+    file: OnnxFile, wanted: tuple[str, ...] | None, choice: Choice | None, labels: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Names of the keypoints: the config's, the metadata's, or the usual ones of faces and of COCO's persons."""
+    points = Points(0, 0) if choice is None else choice.points
+    if wanted:
+        if choice is not None and len(wanted) != points.number:
+            raise ConfigError(
+                f"{file.path}: the model has {points.number} keypoints, but there are {len(wanted)} names",
+                key="keypoints",
+            )
+        return wanted
+    names = label_sets.keypoints_from_metadata(file.metadata.get("kpt_names", ""))
+    if names and len(names) == points.number:
+        return names
+    if choice is not None and choice.family.name == "yunet":
+        return label_sets.FACE_POINTS
+    coco = points.number == len(label_sets.COCO_KEYPOINTS) and labels in {(), ("person",)}
+    return label_sets.COCO_KEYPOINTS if coco else ()
+
+
+def _choose(file: OnnxFile, input_size: Size, told: Asked, *, tried: bool, own: bool) -> Choice | None:
     try:
-        return choose(file, input_size, labels, wanted, tried=tried)
+        return choose(file, input_size, told, tried=tried)
     except ConfigError:
-        if labels is None or own:
+        if told.labels is None or own:
             raise
         # A user's wrong labels must not hide the family: without them it is found, and then they are to blame.
         with contextlib.suppress(ConfigError):
-            return choose(file, input_size, None, wanted, tried=tried)
+            return choose(file, input_size, replace(told, labels=None), tried=tried)
         raise
 
 

@@ -1,20 +1,25 @@
-"""The table of detector families: how each is recognised, fed and decoded. A new family is a new row."""
+"""The table of model families: how each is recognised, fed and read. A new family is a new row."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-from pipeline.contracts.errors import ConfigError
-from pipeline.contracts.frame import Size
-from pipeline.models import heads
-from pipeline.models.heads import Decode, Layout
-from pipeline.models.onnx_file import OnnxFile, TensorInfo
+from pipeline.models import heads, heads_many
+from pipeline.models.heads import Decode, DecodeAll, Layout
 from pipeline.models.preprocess import Preprocess
 
-FamilyName = Literal["yolov5", "yolov8", "yolox", "end2end"]
+FamilyName = Literal[
+    "yolov5", "yolov8", "yolox", "end2end", "rtdetr", "rfdetr", "yunet", "classifier", "semantic", "embedder"
+]
 
-_GRIDS_PX = ((8, 16, 32), (4, 8, 16, 32), (8, 16, 32, 64), (16, 32))
-"""The strides of usual detectors: P3 to P5, with P2, with P6, and the two levels of "tiny" ones."""
+IMAGENET = Preprocess(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+"""How most models are fed that were trained from ImageNet weights: torchvision, timm, Hugging Face."""
+
+
+CLIP = Preprocess(
+    mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711), resize="crop", crop_ratio=1.0
+)
+"""How CLIP is fed: `_transform` of OpenAI's CLIP."""
 
 
 class Evidence(NamedTuple):
@@ -28,6 +33,7 @@ class Evidence(NamedTuple):
         ultralytics: the metadata says that ultralytics wrote it.
         end2end: the metadata says that the model suppresses overlaps itself.
         operators: all node types of the graph.
+        extras: values of each box that are neither place nor class: mask coefficients, keypoints.
     """
 
     first: int | None
@@ -37,10 +43,20 @@ class Evidence(NamedTuple):
     ultralytics: bool
     end2end: bool
     operators: frozenset[str]
+    extras: int = 0
+
+    def classes(self, channels: int, others: int) -> int:
+        """How many of `channels` values are classes, if `others` are not, and the extras."""
+        return channels - others - self.extras
 
     def classes_fit(self, channels: int, others: int) -> bool:
-        """Whether `channels` can be `others` values and the classes that the labels name."""
-        return channels > others and self.labels in {None, channels - others}
+        """Whether `channels` can be `others` values, the classes that the labels name, and the extras."""
+        classes = self.classes(channels, others)
+        return classes > 0 and self.labels in {None, classes}
+
+    def shown(self, channels: int, others: int) -> str:
+        """What the values of a box are, for people."""
+        return f"{others} + {self.classes(channels, others)} classes" + (f" + {self.extras}" if self.extras else "")
 
 
 class Match(NamedTuple):
@@ -61,20 +77,24 @@ class Family:
     Attributes:
         name: the value of `family` in the config.
         title: what a person calls it.
-        recognise: says whether an output is of this family.
         preprocess: what such models are fed.
+        kind: what comes out: boxes, one score for each class, one class for each pixel, or one vector.
+        recognise: says whether an output of rank 3 is of this family; None: it is known by all of its outputs.
         decode: from one frame's output to candidates.
+        decode_all: the same where there are several outputs.
         needs_nms: False where the model suppresses overlaps itself.
         box_values: values in front of the class scores; None where there are no class scores.
     """
 
     name: FamilyName
     title: str
-    recognise: Recognise
     preprocess: Preprocess
-    decode: Decode
-    needs_nms: bool
-    box_values: int | None
+    kind: Literal["boxes", "scores", "pixels", "vector"] = "boxes"
+    recognise: Recognise | None = None
+    decode: Decode | None = None
+    decode_all: DecodeAll | None = None
+    needs_nms: bool = True
+    box_values: int | None = None
 
 
 def _is_yolov8(e: Evidence) -> Match | None:
@@ -84,13 +104,13 @@ def _is_yolov8(e: Evidence) -> Match | None:
     if first is not None and e.classes_fit(first, 4):
         on_grid = second in e.grids and not (first in e.grids and second < first)
         if on_grid or (first not in e.grids and (second is None or second > max(64, first))):
-            return Match(f"[B, 4 + {first - 4} classes, {second or 'any number of'} cells]", "columns")
+            return Match(f"[B, {e.shown(first, 4)}, {second or 'any number of'} cells]", "columns")
     if second is not None and e.classes_fit(second, 4) and (first is None or first in e.grids):
         known = e.labels is not None or e.ultralytics or (e.first is not None and "Softmax" in e.operators)
         if first is not None and known:
-            return Match(f"[B, {first} grid cells, 4 + {second - 4} classes]", "rows")
-        if first is None or second == 84:
-            return Match(f"[B, cells, 4 + {second - 4} classes]", "rows", sure=first is not None)
+            return Match(f"[B, {first} grid cells, {e.shown(second, 4)}]", "rows")
+        if first is None or second - e.extras == 84:
+            return Match(f"[B, cells, {e.shown(second, 4)}]", "rows", sure=first is not None)
     return None
 
 
@@ -99,9 +119,9 @@ def _is_yolov5(e: Evidence) -> Match | None:
     if second is None or e.ultralytics or e.end2end or not e.classes_fit(second, 5):
         return None
     if first is None:
-        return Match(f"[B, any, 5 + {second - 5} classes]", sure=False)
+        return Match(f"[B, any, {e.shown(second, 5)}]", sure=False)
     if first % 3 == 0 and first // 3 in e.grids:
-        return Match(f"[B, 3 anchors x {first // 3} grid cells, 5 + {second - 5} classes]")
+        return Match(f"[B, 3 anchors x {first // 3} grid cells, {e.shown(second, 5)}]")
     return None
 
 
@@ -110,184 +130,74 @@ def _is_yolox(e: Evidence) -> Match | None:
     if second is None or e.ultralytics or e.end2end or not e.classes_fit(second, 5):
         return None
     if first is None:
-        return Match(f"[B, any, 5 + {second - 5} classes]", sure=False)
+        return Match(f"[B, any, {e.shown(second, 5)}]", sure=False)
     # Without labels [B, cells, M] may be a transposed YOLOv8: its box regression ends in a Softmax, YOLOX has none.
-    told = e.labels is not None or second == 85 or (second != 84 and "Softmax" not in e.operators)
+    told = e.labels is not None or second - e.extras == 85 or (second - e.extras != 84 and "Softmax" not in e.operators)
     if first in e.grids and told:
-        return Match(f"[B, {first} grid cells, 5 + {second - 5} classes], one anchor per cell")
+        return Match(f"[B, {first} grid cells, {e.shown(second, 5)}], one anchor per cell")
     return None
 
 
 def _is_end2end(e: Evidence) -> Match | None:
-    if e.second != 6:
+    if e.second != 6 + e.extras:
         return None
+    values = f"6 + {e.extras}" if e.extras else "6"
     if e.end2end:
-        return Match("[B, boxes, 6], and the metadata says that overlaps are suppressed inside")
+        return Match(f"[B, boxes, {values}], and the metadata says that overlaps are suppressed inside")
     if e.first is None:
-        return Match("[B, any, 6]", sure=False)
+        return Match(f"[B, any, {values}]", sure=False)
     if e.first == 0:
-        return Match("[B, boxes, 6], without any for an empty picture: overlaps are suppressed inside")
+        return Match(f"[B, boxes, {values}], without any for an empty picture: overlaps are suppressed inside")
     if e.first not in e.grids and not (e.first % 3 == 0 and e.first // 3 in e.grids):
-        return Match(f"[B, {e.first} boxes, x1 y1 x2 y2 score class]")
+        return Match(f"[B, {e.first} boxes, x1 y1 x2 y2 score class{f' + {e.extras}' * bool(e.extras)}]")
     return None
 
 
 FAMILIES: tuple[Family, ...] = (
-    Family("yolov5", "YOLOv5 and YOLOv7", _is_yolov5, Preprocess(), heads.yolov5, needs_nms=True, box_values=5),
-    Family("yolov8", "YOLOv8, YOLO11 and alike", _is_yolov8, Preprocess(), heads.yolov8, needs_nms=True, box_values=4),
+    Family("yolov5", "YOLOv5 and YOLOv7", Preprocess(), recognise=_is_yolov5, decode=heads.yolov5, box_values=5),
+    Family("yolov8", "YOLOv8, YOLO11 and alike", Preprocess(), recognise=_is_yolov8, decode=heads.yolov8, box_values=4),
     Family(
         "yolox",
         "YOLOX",
-        _is_yolox,
         Preprocess(channels="bgr", value_range="0..255", align="top_left"),
-        heads.yolox,
-        needs_nms=True,
+        recognise=_is_yolox,
+        decode=heads.yolox,
         box_values=5,
     ),
     Family(
         "end2end",
         "end-to-end [B, N, 6]: YOLOv10, YOLO26, exports with NMS inside",
-        _is_end2end,
         Preprocess(),
-        heads.end2end,
+        recognise=_is_end2end,
+        decode=heads.end2end,
         needs_nms=False,
-        box_values=None,
     ),
+    Family(
+        "rtdetr",
+        "labels, boxes and scores by name: RT-DETR, D-FINE, DEIM",
+        Preprocess(resize="stretch"),
+        decode_all=heads_many.rtdetr,
+        needs_nms=False,
+    ),
+    Family(
+        "rfdetr",
+        "dets and labels by name: RF-DETR",
+        replace(IMAGENET, resize="stretch"),
+        decode_all=heads_many.rfdetr,
+        needs_nms=False,
+    ),
+    Family(
+        "yunet",
+        "YuNet: faces with five landmarks",
+        Preprocess(channels="bgr", value_range="0..255", align="top_left", pad=0),
+        decode_all=heads_many.yunet,
+    ),
+    Family("classifier", "one score for each class", replace(IMAGENET, resize="crop", crop_ratio=0.875), "scores"),
+    Family("semantic", "one class for each pixel", replace(IMAGENET, resize="stretch"), "pixels"),
+    Family("embedder", "one vector for each picture: the image encoder of CLIP", CLIP, "vector"),
 )
 
 
-class Choice(NamedTuple):
-    """The family of a model, and which of its outputs to read.
-
-    Attributes:
-        family: the row of the table.
-        output: the output to read.
-        layout: how it lies in memory.
-        why: what gave it away, for `penstock inspect`.
-        classes: how many classes the model has; None where the output does not say.
-    """
-
-    family: Family
-    output: TensorInfo
-    layout: Layout
-    why: str
-    classes: int | None
-
-
-def choose(
-    file: OnnxFile, input_size: Size, labels: int | None, wanted: str = "auto", *, tried: bool = False
-) -> Choice | None:
-    """Find the family of a model; None where only a trial run can tell, because the output's shape is dynamic.
-
-    Args:
-        file: the model, with static output shapes where they are known.
-        input_size: the size that it is fed.
-        labels: how many labels there are, if any.
-        wanted: "auto", or the one family to take.
-        tried: the outputs' shapes come from a trial run with an empty picture.
-
-    Raises:
-        ConfigError: with key `family` or `model`: nothing fits, or more than one does; says what was found.
-    """
-    _refuse_other_tasks(file)
-    rows = FAMILIES if wanted == "auto" else tuple(f for f in FAMILIES if f.name == wanted)
-    possible: list[Choice] = []
-    unsure = False
-    # An output of four values a row is boxes by themselves: then no other output has boxes and scores together.
-    apart = any(o.shape is not None and len(o.shape) in {2, 3} and o.shape[-1] == 4 for o in file.outputs)
-    for output in () if apart else file.outputs:
-        if output.shape is None or len(output.shape) != 3:
-            unsure |= output.shape is None
-            continue
-        evidence = _evidence(file, output.shape, input_size, labels)
-        if tried and output.shape[1] == 0:
-            evidence = evidence._replace(first=0)
-        matches = [(family, family.recognise(evidence)) for family in rows]
-        found = [(family, match) for family, match in matches if match is not None]
-        possible += [_choice(f, output, m, evidence) for f, m in found if m.sure]
-        unsure |= any(not m.sure for _, m in found) or evidence.first is None or evidence.second is None
-    names = {choice.family.name for choice in possible}
-    if len(names) == 1:
-        return possible[0]
-    if len(names) > 1:
-        found_text = "; ".join(f"{c.family.name}: {c.why}" for c in possible)
-        raise ConfigError(f"{file.path}: more than one family fits ({found_text}); set `family`", key="family")
-    if wanted != "auto":
-        return _forced(file, rows[0], input_size, labels)
-    if unsure:
-        return None
-    raise _unknown(file)
-
-
-def _evidence(file: OnnxFile, shape: Sequence[int | str], input_size: Size, labels: int | None) -> Evidence:
-    first, second = (d if isinstance(d, int) and d > 0 else None for d in shape[1:])
-    cells = {sum((input_size.width // s) * (input_size.height // s) for s in strides) for strides in _GRIDS_PX}
-    meta = file.metadata
-    return Evidence(
-        first=first,
-        second=second,
-        grids=frozenset(cells),
-        labels=labels,
-        ultralytics="ultralytics" in meta.get("author", "").casefold() and "task" in meta,
-        end2end=meta.get("end2end", "").casefold() == "true" or "'nms': True" in meta.get("args", ""),
-        operators=file.operators,
-    )
-
-
-def _choice(family: Family, output: TensorInfo, match: Match, evidence: Evidence) -> Choice:
-    channels = evidence.first if match.layout == "columns" else evidence.second
-    classes = None if family.box_values is None or channels is None else channels - family.box_values
-    return Choice(family, output, match.layout, f"output {output.label} is {match.why}", classes)
-
-
-def _forced(file: OnnxFile, family: Family, input_size: Size, labels: int | None) -> Choice | None:
-    """The user's word against the look of the output: taken wherever the numbers can work out at all."""
-    for output in file.outputs:
-        if output.shape is None or len(output.shape) != 3:
-            continue
-        evidence = _evidence(file, output.shape, input_size, labels)
-        first, second = evidence.first, evidence.second
-        if first is None or second is None:
-            return None
-        columns = family.name == "yolov8" and first < second
-        channels = first if columns else second
-        if channels == 6 if family.box_values is None else evidence.classes_fit(channels, family.box_values):
-            match = Match(f"[B, {first}, {second}], and the config says so", "columns" if columns else "rows")
-            return _choice(family, output, match, evidence)
-    fits = "end with 6 values" if family.box_values is None else f"hold {family.box_values} values and the classes"
-    raise ConfigError(
-        f'{file.path}: family = "{family.name}" does not fit: no output [B, N, M] that could {fits}'
-        f" ({labels} labels); found {_shown(file.outputs)}",
-        key="family",
-    )
-
-
-def _refuse_other_tasks(file: OnnxFile) -> None:
-    task = file.metadata.get("task", "detect")
-    prototypes = [o for o in file.outputs if o.shape and len(o.shape) == 4 and o.shape[1] == 32]
-    vectors = [o for o in file.outputs if o.shape and len(o.shape) == 3]
-    if task == "detect" and len(file.outputs) == 2 and prototypes and vectors:
-        task = "segment"
-    if task != "detect":
-        raise ConfigError(
-            f"{file.path}: is a model for the task {task[:40]!r}, which this version cannot decode: found outputs "
-            f"{_shown(file.outputs)}; give a detection model (families: {_names()})",
-            key="model",
-        )
-
-
-def _unknown(file: OnnxFile) -> ConfigError:
-    return ConfigError(
-        f"{file.path}: the family of the model is not known: found outputs {_shown(file.outputs)}; if it is one of "
-        f"{_names()}, set `family`",
-        key="family",
-    )
-
-
-def _shown(tensors: Sequence[TensorInfo]) -> str:
-    more = f" and {len(tensors) - 8} more" if len(tensors) > 8 else ""
-    return ", ".join(str(t)[:100] for t in tensors[:8]) + more
-
-
-def _names() -> str:
-    return ", ".join(family.name for family in FAMILIES)
+def family_of(name: FamilyName) -> Family:
+    """The row of the table with this name."""
+    return next(family for family in FAMILIES if family.name == name)

@@ -24,6 +24,16 @@ COCO_80 = (
 # fmt: on
 """The classes of COCO in the order that detectors use (without the gaps of the original ids)."""
 
+COCO_KEYPOINTS = (
+    *("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow"),
+    *("right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle"),
+    "right_ankle",
+)
+"""The 17 points of a person in COCO, in its order."""
+
+FACE_POINTS = ("right_eye", "left_eye", "nose", "right_mouth", "left_mouth")
+"""The five points that YuNet finds, right and left as the person's own."""
+
 _MAX_TEXT_CHARS = 1_000_000
 _MAX_FILE_BYTES = 4_000_000
 _MAX_LABELS = 65_536
@@ -54,6 +64,12 @@ def from_metadata(text: str) -> tuple[str, ...]:
     if not isinstance(found, (list, tuple)) or len(found) > _MAX_LABELS:
         return ()
     return tuple(_clean(str(name)) for name in found)
+
+
+def keypoints_from_metadata(text: str) -> tuple[str, ...]:
+    """The names of the first class's keypoints in ultralytics' `kpt_names`, `{0: ["nose", ...], ...}`; () without."""
+    _, bracket, rest = text[:_MAX_TEXT_CHARS].partition("[")
+    return from_metadata(f"[{rest.partition(']')[0]}]") if bracket else ()
 
 
 def from_file(path: Path) -> tuple[str, ...]:

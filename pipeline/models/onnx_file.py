@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.contracts.errors import ConfigError
+from pipeline.models.onnx_ends import OutputEnd, ends_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,6 +74,7 @@ class OnnxFile:
         producer: the tool that wrote the file, with its version.
         size_bytes: size of the file itself.
         external_files: files beside it that hold weights, all checked to lie in its folder.
+        ends: for each output, what is known of how it is made.
     """
 
     path: Path
@@ -84,6 +86,7 @@ class OnnxFile:
     producer: str = ""
     size_bytes: int = 0
     external_files: tuple[Path, ...] = ()
+    ends: dict[str, OutputEnd] = field(default_factory=dict)
 
 
 def read_onnx(path: Path, *, max_bytes: int = MAX_BYTES) -> OnnxFile:
@@ -115,6 +118,7 @@ def read_onnx(path: Path, *, max_bytes: int = MAX_BYTES) -> OnnxFile:
         producer=f"{model.producer_name} {model.producer_version}".strip(),
         size_bytes=size_bytes,
         external_files=tuple(sorted(external)),
+        ends=ends_of(model.graph),
     )
 
 

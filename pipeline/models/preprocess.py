@@ -9,11 +9,15 @@ from pydantic import Field, FiniteFloat
 
 from pipeline.contracts.component import FrozenModel
 from pipeline.contracts.frame import Picture, Size
-from pipeline.models.letterbox import Placement, place
+from pipeline.models.letterbox import Placement, centre_crop, place, stretch
+
+_MAX_CUT = 8  # a resized picture of more than so many inputs is cut before it is resized
 
 Channels = Literal["rgb", "bgr"]
 ValueRange = Literal["0..1", "0..255"]
 Align = Literal["centre", "top_left"]
+Resize = Literal["letterbox", "stretch", "crop"]
+"""How a picture comes into an input of another shape: padded, out of proportion, or only its middle."""
 Triple = tuple[float, float, float]
 Spread = Annotated[float, Field(ge=1e-3, le=1e6)]
 
@@ -32,6 +36,12 @@ class PreprocessConfig(FrozenModel):
     std: tuple[Spread, Spread, Spread] | None = Field(default=None, description="then each channel is divided by this")
     pad: int | None = Field(default=None, ge=0, le=255, description="grey value of the padding, 0 to 255")
     align: Align | None = Field(default=None, description="where the picture lies in the input: centre or top_left")
+    resize: Resize | None = Field(
+        default=None, description="letterbox: padded, stretch: out of proportion, or crop: the middle of the picture"
+    )
+    crop_ratio: float | None = Field(
+        default=None, ge=0.1, le=1.0, description="crop: the input's side by the shorter side of the resized picture"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +55,8 @@ class Preprocess:
         pad: grey value of the padding, 0..255.
         mean: taken off each channel, in the model's order and range.
         std: then each channel is divided by it; none is 0.
+        resize: how a picture comes into an input of another shape.
+        crop_ratio: with "crop": the input's side by the shorter side of the resized picture.
     """
 
     channels: Channels = "rgb"
@@ -53,6 +65,8 @@ class Preprocess:
     pad: int = 114
     mean: Triple = (0.0, 0.0, 0.0)
     std: Triple = (1.0, 1.0, 1.0)
+    resize: Resize = "letterbox"
+    crop_ratio: float = 1.0
 
     def overridden(self, config: PreprocessConfig) -> Self:
         """This one with what a config says differently."""
@@ -63,6 +77,10 @@ class Preprocess:
 
     def place(self, frame: Size, input_size: Size) -> Placement:
         """Where a frame of this size lies in the input."""
+        if self.resize == "stretch":
+            return stretch(frame, input_size)
+        if self.resize == "crop":
+            return centre_crop(frame, input_size, self.crop_ratio)
         return place(frame, input_size, centred=self.align == "centre")
 
     @property
@@ -72,7 +90,12 @@ class Preprocess:
         return tuple((top / s, -m / s) for m, s in zip(self.mean, self.std, strict=True))
 
     def __str__(self) -> str:
-        text = f"{self.channels.upper()} {self.value_range}, letterbox {self.align}, padding {self.pad}"
+        how = {
+            "letterbox": f"letterbox {self.align}, padding {self.pad}",
+            "stretch": "stretched",
+            "crop": f"centre crop, {self.crop_ratio:g} of the shorter side",
+        }[self.resize]
+        text = f"{self.channels.upper()} {self.value_range}, {how}"
         if any(self.mean) or set(self.std) != {1.0}:
             text += f", mean {self.mean}, std {self.std}"
         return text
@@ -113,10 +136,11 @@ class InputBuffer:
 
     def put(self, slot: int, picture: Picture, placement: Placement) -> None:
         """Shrink a picture into the tensor's row `slot`."""
-        planes = picture.gbr_planes(*placement.content)
+        planes = _middle(picture, placement) if placement.cut else picture.gbr_planes(*placement.content)
         if self._placed[slot] != placement:
             self._pad(slot, placement)
-        target = self._planes[slot, :, placement.top : placement.bottom, placement.left : placement.right]
+        left, top = max(0, placement.left), max(0, placement.top)
+        target = self._planes[slot, :, top : placement.bottom, left : placement.right]
         if self._half:
             for channel, (plane, (gain, _)) in enumerate(zip(self._order, self._affine, strict=True)):
                 _write_half(planes[plane], gain, target[channel].view(np.uint16))
@@ -137,11 +161,26 @@ class InputBuffer:
         for channel, (gain, offset) in enumerate(self._affine):
             value = gain * self._preprocess.pad / 255 + offset
             plane = self._planes[slot, channel]
-            for band in (plane[: placement.top], plane[placement.bottom :]):
+            for band in (plane[: max(0, placement.top)], plane[placement.bottom :]):
                 band[...] = value
-            for band in (plane[:, : placement.left], plane[:, placement.right :]):
+            for band in (plane[:, : max(0, placement.left)], plane[:, placement.right :]):
                 band[...] = value
         self._placed[slot] = placement
+
+
+def _middle(picture: Picture, placement: Placement) -> npt.NDArray[np.float32]:
+    """float32 (3, height, width) of the input: what of the resized picture is not cut off."""
+    (width, height), content = placement.input_size, placement.content
+    left, top = max(0, -placement.left), max(0, -placement.top)
+    if content.width * content.height <= _MAX_CUT * width * height:
+        return picture.gbr_planes(*content)[:, top : top + height, left : left + width]
+    # A picture like a ribbon would become a huge one, nearly all of which is cut off: here it is cut first.
+    from pipeline.models.picture import from_rgb
+
+    by, frame = placement.scale, picture.size
+    x, y = min(frame.width - 1, int(left / by)), min(frame.height - 1, int(top / by))
+    right, bottom = max(x + 1, round((left + width) / by)), max(y + 1, round((top + height) / by))
+    return from_rgb(np.ascontiguousarray(picture.rgb()[y:bottom, x:right])).gbr_planes(width, height)
 
 
 def _write_half(values: npt.NDArray[np.float32], gain: float, half_bits: npt.NDArray[np.uint16]) -> None:

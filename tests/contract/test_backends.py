@@ -11,8 +11,12 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+from clip_files import clip_files
+from looped import LoopedContext
 from makers import brightness_model
+from misbehaving_server import Asked, MisbehavingServer
 from pydantic import ValidationError
+from remote_rules import huggingface_rules, roboflow_rules, supervisely_rules
 
 from pipeline.contracts.backend import Backend, BackendConfig
 from pipeline.contracts.errors import PenstockError
@@ -26,25 +30,46 @@ pytestmark = pytest.mark.parametrize("point", POINTS, ids=[point.name for point 
 
 EXAMPLES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "onnx": lambda folder: {"model": str(brightness_model(folder / "m.onnx")), "device": "cpu", "confidence": 0.01},
+    "clip": lambda folder: {
+        **{key: str(path) for key, path in clip_files(folder)._asdict().items() if isinstance(path, Path)},
+        "device": "cpu",
+        "max_batch": 3,
+    },
 }
 """What a backend needs to be opened here: a new backend adds a line. A folder of its own -> keys of its config."""
 
+REMOTE: dict[str, tuple[Callable[[Asked], Any], dict[str, Any]]] = {
+    "huggingface": (huggingface_rules, {"model": "a/b", "task": "object-detection"}),
+    "roboflow": (roboflow_rules, {"model_id": "det/1", "max_batch_size": 3}),
+    "supervisely": (supervisely_rules, {"max_batch_size": 3}),
+}
+"""The same for a backend elsewhere: how its server answers, and the keys of its config besides `url`."""
+
 MISTAKES: dict[str, dict[str, Any]] = {
     "onnx": {"model": "/nowhere/m.onnx"},
+    "clip": {"model": "/nowhere/m.onnx"},
 }
+MISTAKES |= {name: {"url": "https://127.0.0.1:1", "ca_file": "/nowhere/ca.pem"} for name in REMOTE}
 """Keys with which `check` must fail."""
 
 
 @pytest.fixture
-def config(point: EntryPoint, tmp_path: Path) -> BackendConfig:
-    assert point.name in EXAMPLES, f"tests/contract/test_backends.py has no example for the backend {point.name!r}"
+def config(point: EntryPoint, tmp_path: Path) -> Iterator[BackendConfig]:
+    known = EXAMPLES.keys() | REMOTE.keys()
+    assert point.name in known, f"tests/contract/test_backends.py has no example for the backend {point.name!r}"
     kind: type[BackendConfig] = point.load()
-    return kind.model_validate({"type": point.name, **EXAMPLES[point.name](tmp_path)})
+    if point.name not in REMOTE:
+        yield kind.model_validate({"type": point.name, **EXAMPLES[point.name](tmp_path)})
+        return
+    rules, keys = REMOTE[point.name]
+    with MisbehavingServer(rules) as server:
+        yield kind.model_validate({"type": point.name, "url": server.url, **keys})
 
 
 @pytest.fixture
-def ctx(tmp_path: Path) -> PluginContext:
-    return PluginContext("local", tmp_path / "data")
+def ctx(tmp_path: Path) -> Iterator[PluginContext]:
+    with LoopedContext("local", tmp_path / "data") as ctx:
+        yield ctx
 
 
 @pytest.fixture
@@ -83,7 +108,7 @@ def test_the_config_is_a_frozen_model_that_names_its_type(point: EntryPoint, con
 
 def test_naming_the_config_imports_nothing_heavy(point: EntryPoint) -> None:
     module = point.value.partition(":")[0]
-    heavy = "{'av', 'PIL', 'onnx', 'onnxruntime', 'supervision', 'cv2', 'aiohttp', 'scipy'}"
+    heavy = "{'av', 'PIL', 'onnx', 'onnxruntime', 'supervision', 'cv2', 'aiohttp', 'scipy', 'tokenizers'}"
     code = f"import sys, {module}; sys.exit(', '.join({heavy} & sys.modules.keys()) or 0)"
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run(

@@ -98,3 +98,18 @@ def external(location: str, *, length: int = 64, offset: int = 0) -> TensorProto
         entry = tensor.external_data.add()
         entry.key, entry.value = key, value
     return tensor
+
+
+Face = tuple[float, float, tuple[float, float, float, float], Sequence[tuple[float, float]]]
+
+
+def yunet_outputs(faces: Mapping[int, Face], width: int = 64, height: int = 64) -> dict[str, npt.NDArray[np.float32]]:
+    """The twelve maps of YuNet, one frame's, with faces (class, objectness, box, landmarks) in cells of stride 8."""
+    maps = {}
+    for kind, values in (("cls", 1), ("obj", 1), ("bbox", 4), ("kps", 10)):
+        for stride in (8, 16, 32):
+            maps[f"{kind}_{stride}"] = np.zeros(((width // stride) * (height // stride), values), np.float32)
+    for cell, (cls, obj, box, landmarks) in faces.items():
+        maps["cls_8"][cell], maps["obj_8"][cell], maps["bbox_8"][cell] = cls, obj, box
+        maps["kps_8"][cell] = np.array(landmarks).ravel()
+    return maps

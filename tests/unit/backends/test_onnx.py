@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from pydantic import ValidationError
 
 from pipeline.backends._onnx_session import decide_run_error
 from pipeline.backends.onnx import OnnxBackend, OnnxBackendConfig
+from pipeline.contracts.backend import ModelInfo, Servable
 from pipeline.contracts.errors import ConfigError, FatalError, PenstockError, TransientError
-from pipeline.contracts.frame import Frame, NoPicture, Size
-from pipeline.contracts.result import Detections
+from pipeline.contracts.frame import Frame, NoPicture, Size, Wishes
+from pipeline.contracts.result import Classification, Detections, Embedding, Prediction, SemanticMask
 from pipeline.testing import PluginContext, frame
 
 CARS = "{0: 'car', 1: 'bus'}"
@@ -31,7 +33,7 @@ def opened(path: Path, ctx: PluginContext | None = None, **keys: Any) -> OnnxBac
     return backend
 
 
-def found(path: Path, *frames: Frame, **keys: Any) -> list[Detections]:
+def answers_of(path: Path, *frames: Frame, **keys: Any) -> list[Prediction]:
     backend = opened(path, **keys)
     try:
         return list(backend.infer(frames or [frame(width=128, height=64)]))
@@ -39,7 +41,17 @@ def found(path: Path, *frames: Frame, **keys: Any) -> list[Detections]:
         backend.close()
 
 
-def rows(detections: Detections) -> list[tuple[str, float, list[float]]]:
+def found(path: Path, *frames: Frame, **keys: Any) -> list[Detections]:
+    return [boxes(answer) for answer in answers_of(path, *frames, **keys)]
+
+
+def boxes(answer: Prediction) -> Detections:
+    assert isinstance(answer, Detections)
+    return answer
+
+
+def rows(answer: Prediction) -> list[tuple[str, float, list[float]]]:
+    detections = boxes(answer)
     scores = [round(float(s), 4) for s in detections.confidence]
     return [(detections.label(i), scores[i], detections.xyxy[i].tolist()) for i in range(len(detections))]
 
@@ -131,7 +143,7 @@ def test_a_batch_gives_each_frame_its_own_boxes_in_order(tmp_path: Path) -> None
     backend = opened(path, max_batch=4)
     assert backend.max_batch == 4
     answers = backend.infer(frames)
-    assert [a.xyxy.tolist() for a in answers] == [[[48, 24, 80, 40]], [[24, 28, 40, 36]], [[16, 56, 48, 72]]]
+    assert [boxes(a).xyxy.tolist() for a in answers] == [[[48, 24, 80, 40]], [[24, 28, 40, 36]], [[16, 56, 48, 72]]]
     assert all(a.timings.infer_s > 0 and a.timings.preprocess_s > 0 and a.timings.postprocess_s > 0 for a in answers)
     backend.close()
 
@@ -157,9 +169,9 @@ def test_a_fitted_input_wastes_no_padding_and_frames_of_any_shape_share_a_batch(
     )
     backend = opened(path, input_size=64, input_shape="fit", max_batch=3)
     seen: list[tuple[int, ...]] = []
-    detector_ = backend._detector
-    assert detector_ is not None
-    session = detector_._session
+    loaded = backend._loaded
+    assert loaded is not None
+    session = loaded._session
 
     class Spy:
         def run(self, names: Sequence[str] | None, feed: dict[str, Array]) -> Sequence[Array]:
@@ -169,11 +181,11 @@ def test_a_fitted_input_wastes_no_padding_and_frames_of_any_shape_share_a_batch(
         def get_providers(self) -> Sequence[str]:
             return session.get_providers()
 
-    detector_._session = Spy()
+    loaded._session = Spy()
     wide, tall = frame(width=128, height=64), frame(width=64, height=128)
     answers = backend.infer([wide, tall, wide])
     assert seen == [(2, 3, 32, 64), (1, 3, 64, 32)]
-    assert [a.xyxy.tolist() for a in answers] == [[[24, 24, 40, 40]]] * 3
+    assert [boxes(a).xyxy.tolist() for a in answers] == [[[24, 24, 40, 40]]] * 3
     backend.close()
     with pytest.raises(ConfigError, match="needs a dynamic input"):
         opened(detector(tmp_path / "fixed.onnx", {"out": yolov8_output()}), input_shape="fit")
@@ -182,9 +194,9 @@ def test_a_fitted_input_wastes_no_padding_and_frames_of_any_shape_share_a_batch(
 def test_threads_share_the_session_but_never_a_buffer(yolov8: Path) -> None:
     backend = opened(yolov8, workers=4)
     assert backend.concurrency == 4
-    detector_ = backend._detector
-    assert detector_ is not None
-    session = detector_._session
+    loaded = backend._loaded
+    assert loaded is not None
+    session = loaded._session
     together = threading.Barrier(4)
     buffers: list[int] = []
 
@@ -199,7 +211,7 @@ def test_threads_share_the_session_but_never_a_buffer(yolov8: Path) -> None:
         def get_providers(self) -> Sequence[str]:
             return session.get_providers()
 
-    detector_._session = Spy()
+    loaded._session = Spy()
 
     def work(seq: int) -> list[Any]:
         return [rows(backend.infer([frame(seq, width=128, height=64)])[0]) for _ in range(5)]
@@ -214,13 +226,13 @@ def test_threads_share_the_session_but_never_a_buffer(yolov8: Path) -> None:
 
 def test_the_session_never_changes_to_another_device_by_itself(yolov8: Path) -> None:
     backend = opened(yolov8)
-    assert backend._detector is not None
-    assert backend._detector._session._enable_fallback is False  # type: ignore[attr-defined]
+    assert backend._loaded is not None
+    assert backend._loaded._session._enable_fallback is False  # type: ignore[attr-defined]
     backend.close()
 
 
 def test_the_cpu_is_chosen_and_said_where_there_is_no_cuda(yolov8: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.backends.onnx.cuda_devices", lambda: 0)
+    monkeypatch.setattr("pipeline.backends._onnx_open.cuda_devices", lambda: 0)
     ctx = PluginContext()
     backend = opened(yolov8, ctx, device="auto")
     assert (backend.device, backend.model, ctx.warnings) == ("cpu", "cars", [])
@@ -239,11 +251,11 @@ def test_the_cpu_is_chosen_and_said_where_there_is_no_cuda(yolov8: Path, monkeyp
 def test_cuda_libraries_that_are_missing_are_an_error_and_onnxruntime_stays_quiet(yolov8: Path) -> None:
     # A driver that claims a GPU, but no CUDA libraries: in a process of its own, whose terminal is looked at.
     code = (
-        "import sys, pipeline.backends.onnx as m\n"
+        "import sys, pipeline.backends.onnx as m, pipeline.backends._onnx_open as o\n"
         "from pathlib import Path\n"
         "from pipeline.contracts.errors import ConfigError\n"
         "from pipeline.testing import PluginContext\n"
-        "m.cuda_devices = lambda: 1\n"
+        "o.cuda_devices = lambda: 1\n"
         "for keys in ({'device': 'cuda'}, {'device': 'cuda', 'on_fallback': 'warn'}, {}):\n"
         "    ctx = PluginContext()\n"
         "    backend = m.OnnxBackendConfig(model=Path(sys.argv[1]), **keys).build(ctx)\n"
@@ -371,3 +383,100 @@ def test_a_closed_backend_answers_no_more(yolov8: Path) -> None:
     backend.close()
     with pytest.raises(FatalError, match="not open"):
         backend.infer([frame()])
+
+
+def test_every_frame_of_a_batch_is_read_by_its_own_wishes(tmp_path: Path) -> None:
+    output = yolov8_output((32, 32, 16, 8, 0, 0.9), (33, 32, 16, 8, 1, 0.5), (8, 30, 8, 8, 1, 0.05))
+    path = detector(tmp_path / "m.onnx", {"out": output}, image=("batch", 3, 64, 64), metadata={"names": CARS})
+    backend = opened(path, max_batch=4)
+    wished = [None, Wishes(confidence=0.01), Wishes(classes=("bus",)), Wishes(max_detections=1)]
+    answers = backend.infer([replace(frame(i, width=128, height=64), wishes=w) for i, w in enumerate(wished)])
+    assert [[label for label, *_ in rows(a)] for a in answers] == [
+        ["car", "bus"],
+        ["car", "bus", "bus"],
+        ["bus"],
+        ["car"],
+    ]
+    backend.close()
+
+
+def test_an_open_model_can_be_offered_to_clients(yolov8: Path) -> None:
+    backend = opened(yolov8)
+    assert isinstance(backend, Servable)
+    assert backend.info() == ModelInfo("object-detection", ("car", "bus"), Size(64, 64))
+    backend.close()
+    with pytest.raises(FatalError, match="not open"):
+        OnnxBackendConfig(model=yolov8).build(PluginContext()).info()
+
+
+def test_masks_come_at_the_size_of_the_frame(tmp_path: Path) -> None:
+    output = np.concatenate((yolov8_output((32, 32, 16, 8, 0, 0.9)), np.ones((32, cells(64, 64)), np.float32)))
+    prototypes = np.ones((32, 16, 16), np.float32)
+    metadata = {"names": CARS, "task": "segment", "author": "Ultralytics"}
+    path = detector(tmp_path / "m.onnx", {"output0": output, "output1": prototypes}, metadata=metadata)
+    config = OnnxBackendConfig(model=path, device="cpu")
+    config.check()
+    assert any("instance-segmentation" in line for line in config.inspect())
+    (answer,) = found(path)
+    assert answer.masks is not None
+    (mask,) = answer.masks
+    assert mask.shape == (64, 128)
+    assert mask[24:40, 48:80].all()
+    assert mask.sum() == 16 * 32, "the box, and nothing else"
+
+
+def test_keypoints_come_in_pixels_of_the_frame(tmp_path: Path) -> None:
+    output = np.zeros((56, cells(64, 64)), np.float32)
+    output[:5, 0] = (32, 32, 16, 8, 0.9)
+    output[5:, 0] = np.tile((24, 28, 0.5), 17)
+    metadata = {"names": "{0: 'person'}", "task": "pose", "kpt_shape": "[17, 3]", "author": "Ultralytics"}
+    path = detector(tmp_path / "m.onnx", {"output0": output}, metadata=metadata)
+    assert any("17: nose, left_eye" in line for line in OnnxBackendConfig(model=path, device="cpu").inspect())
+    (answer,) = found(path)
+    assert answer.keypoints is not None
+    np.testing.assert_allclose(answer.keypoints[0], np.tile((48, 24, 0.5), (17, 1)))
+    assert answer.keypoint_names[0] == "nose"
+
+
+def test_a_classifier_gives_a_score_for_each_class(tmp_path: Path) -> None:
+    path = detector(tmp_path / "m.onnx", {"out": np.log(np.array([3, 1], np.float32))}, metadata={"names": CARS})
+    backend = opened(path)
+    assert backend.info().task == "classification"
+    (answer,) = backend.infer([frame()])
+    assert isinstance(answer, Classification)
+    assert answer.names == ("car", "bus")
+    np.testing.assert_allclose(answer.scores, [0.75, 0.25], atol=1e-5)
+    assert answer.timings.infer_s > 0
+    backend.close()
+
+
+def test_a_semantic_model_gives_a_class_for_each_pixel(tmp_path: Path) -> None:
+    logits = np.zeros((2, 16, 16), np.float32)
+    logits[1, :, 8:] = 5
+    path = detector(tmp_path / "m.onnx", {"out": logits}, metadata={"names": CARS})
+    with pytest.raises(ConfigError, match="or set `task`"):
+        OnnxBackendConfig(model=path).check()
+    (answer,) = answers_of(path, task="semantic-segmentation")
+    assert isinstance(answer, SemanticMask)
+    assert answer.class_map.shape == (64, 128)
+    assert (answer.class_map[:, :60] == 0).all()
+    assert (answer.class_map[:, 68:] == 1).all()
+
+
+def test_an_embedding_is_asked_for_by_its_task(tmp_path: Path) -> None:
+    path = detector(tmp_path / "m.onnx", {"out": np.array([3, 4, 0], np.float32)})
+    (answer,) = answers_of(path, task="embedding")
+    assert isinstance(answer, Embedding)
+    np.testing.assert_allclose(answer.vector, [0.6, 0.8, 0])
+
+
+def test_a_fitted_input_is_for_letterboxed_pictures_only(tmp_path: Path) -> None:
+    path = detector(
+        tmp_path / "m.onnx",
+        {"out": np.zeros(2, np.float32)},
+        image=DYNAMIC,
+        metadata={"names": CARS, "task": "classify"},
+    )
+    with pytest.raises(ConfigError, match="needs letterboxed pictures") as caught:
+        OnnxBackendConfig(model=path, input_shape="fit").check()
+    assert caught.value.key == "input_shape"

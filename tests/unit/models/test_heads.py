@@ -27,7 +27,7 @@ def test_yolov8_gives_corners_the_best_class_and_its_score(dtype: type[np.generi
     output[4, 0] = 0.25  # the lesser class of the first box
     found = heads.yolov8(output if layout == "columns" else output.T, SIZE, HeadOptions(0.25, layout))
     assert rows(found) == [([28, 14, 36, 18], 0.75, 1)]
-    assert [str(array.dtype) for array in found] == ["float32", "float32", "int32"]
+    assert [str(array.dtype) for array in found[:3]] == ["float32", "float32", "int32"]
 
 
 def test_yolov8_of_one_class_works() -> None:

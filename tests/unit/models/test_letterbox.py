@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.contracts.frame import Size
-from pipeline.models.letterbox import fitted, place, to_frame, to_input
+from pipeline.models.letterbox import centre_crop, fitted, place, points_to_frame, stretch, to_frame, to_input
 
 sides = st.integers(1, 5000)
 sizes = st.builds(Size, sides, sides)
@@ -69,3 +69,42 @@ def test_a_fitted_input_is_the_least_multiple_that_keeps_the_scale_to_half_a_pix
     assert all(side % 32 == 0 and side <= top for side, top in zip(size, limit, strict=True))
     assert all(side - content < 32 for side, content in zip(size, whole.content, strict=True))
     assert abs(part.scale - whole.scale) <= 0.5 / min(frame) + 1e-6
+
+
+SIDES = st.integers(1, 4000)
+
+
+@given(st.builds(Size, SIDES, SIDES), st.builds(Size, st.integers(32, 800), st.integers(32, 800)))
+def test_a_stretched_frame_fills_the_input_and_comes_back_by_two_scales(frame: Size, size: Size) -> None:
+    placement = stretch(frame, size)
+    assert (placement.content, placement.left, placement.top, placement.cut) == (size, 0, 0, False)
+    box = np.array([[0, 0, frame.width / 2, frame.height]], np.float32)
+    there = to_input(box, placement)
+    np.testing.assert_allclose(there, [[0, 0, size.width / 2, size.height]], rtol=1e-5)
+    np.testing.assert_allclose(to_frame(there, placement, frame), box, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("frame", "ratio", "content", "corner"),
+    [
+        (Size(640, 480), 0.875, Size(341, 256), (-58, -16)),  # torchvision: Resize(256), CenterCrop(224)
+        (Size(480, 640), 0.875, Size(256, 341), (-16, -58)),
+        (Size(640, 480), 1.0, Size(299, 224), (-38, 0)),
+        (Size(10, 10), 0.875, Size(256, 256), (-16, -16)),
+    ],
+)
+def test_a_centre_crop_is_torchvisions(frame: Size, ratio: float, content: Size, corner: tuple[int, int]) -> None:
+    placement = centre_crop(frame, Size(224, 224), ratio)
+    assert placement.content == content
+    assert (placement.left, placement.top) == corner
+    assert placement.cut
+    assert placement.right >= 224
+    assert placement.bottom >= 224
+
+
+def test_points_come_back_clipped_and_what_is_no_number_stays_none() -> None:
+    placement = place(Size(128, 64), Size(64, 64), centred=True)
+    points = np.array([[[32, 32], [-5, 99], [np.nan, 32]]], np.float32)
+    found = points_to_frame(points, placement, Size(128, 64))
+    assert found[0, :2].tolist() == [[64, 32], [0, 64]]
+    assert np.isnan(found[0, 2, 0])

@@ -141,3 +141,51 @@ def test_a_preprocessing_that_cannot_be_is_refused(keys: dict[str, Any]) -> None
 def test_the_description_says_what_a_model_is_fed() -> None:
     assert str(Preprocess()) == "RGB 0..1, letterbox centre, padding 114"
     assert str(Preprocess(mean=(0.5, 0.5, 0.5))).endswith("mean (0.5, 0.5, 0.5), std (1.0, 1.0, 1.0)")
+
+
+class Bands(Plain):
+    """Its left half is black, its right half white; says what it was asked for."""
+
+    def __init__(self, width: int, height: int) -> None:
+        super().__init__(width, height)
+        self.asked: list[tuple[int, int]] = []
+
+    def gbr_planes(self, width: int, height: int) -> npt.NDArray[np.float32]:
+        self.asked.append((width, height))
+        planes = np.zeros((3, height, width), np.float32)
+        planes[:, :, width // 2 :] = 1
+        return planes
+
+    def rgb(self, width: int | None = None, height: int | None = None) -> npt.NDArray[np.uint8]:
+        self.asked.append((0, 0))
+        pixels = np.zeros((self.size.height, self.size.width, 3), np.uint8)
+        pixels[:, self.size.width // 2 :] = 255
+        return pixels
+
+
+def test_a_stretched_picture_fills_the_input() -> None:
+    tensor = filled(Preprocess(resize="stretch"), Bands(200, 20))
+    assert (tensor[0, :, :, :32] == 0).all()
+    assert (tensor[0, :, :, 32:] == 1).all()
+
+
+def test_the_middle_of_a_picture_is_cut_out() -> None:
+    picture = Bands(128, 64)
+    tensor = filled(Preprocess(resize="crop", crop_ratio=0.8), Plain(64, 60), picture)
+    assert picture.asked == [(160, 80)]
+    assert (tensor[0, :, :, :32] == 0).all()
+    assert (tensor[0, :, :, 32:] == 1).all()
+
+
+def test_a_picture_like_a_ribbon_is_cut_before_it_is_resized() -> None:
+    picture = Bands(30_000, 4)
+    tensor = filled(Preprocess(resize="crop"), picture)
+    assert picture.asked == [(0, 0)], "resized as a whole it would have 480,000 columns"
+    assert tensor[0, :, :, :20].max() < 0.1
+    assert tensor[0, :, :, 44:].min() > 0.9
+
+
+def test_the_description_says_how_a_picture_is_fitted_in() -> None:
+    assert str(Preprocess(resize="stretch")) == "RGB 0..1, stretched"
+    assert str(Preprocess(resize="crop", crop_ratio=0.875)) == "RGB 0..1, centre crop, 0.875 of the shorter side"
+    assert Preprocess().overridden(PreprocessConfig(resize="crop", crop_ratio=0.5)).crop_ratio == 0.5

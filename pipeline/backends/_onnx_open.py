@@ -1,0 +1,75 @@
+"""What all backends on ONNX Runtime share: the keys that say where and how a model runs, and its start."""
+
+from abc import ABC
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field, StringConstraints
+
+from pipeline.backends._onnx_device import DeviceChoice, OnFallback, choose_device, cuda_devices, fallback, usable_cores
+from pipeline.backends._onnx_session import Runtime, Session, decide_run_error, zeros
+from pipeline.contracts.backend import BackendConfig
+from pipeline.contracts.errors import ConfigError
+from pipeline.models.description import ModelDescription, Shapes
+
+GPU_WORKERS = 2
+GPU_BATCH = 8
+
+
+class RunConfig(BackendConfig, ABC):
+    """Where and how a model runs on this machine."""
+
+    device: Annotated[str, StringConstraints(pattern=r"^(auto|cpu|cuda|cuda:[0-9]{1,2})$")] = Field(
+        default="auto", description="auto, cpu, cuda or cuda:N; auto takes CUDA where it works"
+    )
+    on_fallback: OnFallback = Field(
+        default="fail", description="CUDA asked for and absent: fail, or warn and use the CPU"
+    )
+    providers: tuple[str, ...] | None = Field(
+        default=None, min_length=1, description="execution providers of onnxruntime, instead of `device`"
+    )
+    workers: int | None = Field(default=None, ge=1, le=256, description="frames at work at once; one per core on a CPU")
+    intra_op_threads: int | None = Field(default=None, ge=1, le=256, description="threads inside one run")
+    max_batch: int | None = Field(default=None, ge=1, le=128, description="frames in one run; 1 on a CPU")
+
+
+def device_of(config: RunConfig, runtime: Runtime) -> DeviceChoice:
+    """Where the config says that models shall run."""
+    asks_cuda = config.device != "cpu" and config.providers is None
+    devices = cuda_devices() if asks_cuda else 0
+    return choose_device(config.device, config.on_fallback, config.providers, runtime.available, devices)
+
+
+def session_of(config: RunConfig, model: Path, runtime: Runtime, device: DeviceChoice) -> tuple[Session, DeviceChoice]:
+    """The session, and the device that it really runs on."""
+    cores = usable_cores()
+    # Measured on two cores: as many single-threaded runs as cores beat one run on all of them by 1.39.
+    threads = config.intra_op_threads or max(1, cores // (config.workers or cores))
+    session = runtime.session(model, device, threads)
+    if session is None and config.providers is None:
+        reason = "onnxruntime could not start CUDA (its CUDA 13 or cuDNN 9 libraries are missing: penstock[cuda])"
+        device = fallback(config.device, config.on_fallback, reason)
+        session = runtime.session(model, device, threads)
+    if session is None:
+        raise ConfigError(f"onnxruntime could not start {device.must_have}", key="providers")
+    return session, device
+
+
+def trial(session: Session, runtime: Runtime, model: ModelDescription, batch: int) -> Shapes:
+    """Run once with an empty picture: warms up, and tells the true shapes."""
+    width, height = model.input_size
+    rows = model.fixed_batch or batch
+    shape = (rows, height, width, 3) if model.channels_last else (rows, 3, height, width)
+    names = [output.name for output in model.file.outputs]
+    feeds = model.feeds(zeros(shape, model.image.dtype), model.input_size)
+    try:
+        outputs = session.run(names, feeds)
+    except runtime.errors as error:
+        raise ConfigError(
+            f"{model.file.path}: {decide_run_error(error)} (fed with {model.image.dtype} {list(shape)})", key="model"
+        ) from error
+    shapes = {name: np.shape(output) for name, output in zip(names, outputs, strict=True)}
+    if rows > 1 and all(len(s) < 2 or s[0] != rows for s in shapes.values()):
+        raise ConfigError(f"{model.file.path}: fed with {rows} frames, the model answers {shapes}", key="max_batch")
+    return shapes
