@@ -17,6 +17,7 @@ from pipeline.config.secrets import secrets_of
 from pipeline.config.settings import Settings
 from pipeline.contracts.clock import Clock, SystemClock
 from pipeline.contracts.secret import Redactor
+from pipeline.offer import of_file
 from pipeline.registry import Registry
 from pipeline.runtime import memory
 from pipeline.runtime.controller import Controller
@@ -99,7 +100,17 @@ async def _run(settings: Settings, clock: Clock, redactor: Redactor, *, quiet: b
         supervisor.watch.tell_after_s = min(supervisor.watch.tell_after_s, notifier.watchdog_s / 2)
     control = None if settings.path is None else controller  # without a file there is nothing to read again
     with _signals(on_signal), contextlib.closing(notifier):
-        async with serve(settings, supervisor, metrics, events, clock, control=control, redact=redactor) as access:
+        serving = serve(
+            settings,
+            supervisor,
+            metrics,
+            events,
+            clock,
+            control=control,
+            asking=supervisor.clients,
+            redact=redactor,
+        )
+        async with serving as access:
 
             def on_applied(new: Settings) -> None:
                 _set_up_logs(new, redactor, quiet=quiet)
@@ -124,6 +135,8 @@ def _read_again(overlay: Overlay | None, running: Settings) -> Settings:
     if running.path is None:
         raise RuntimeError("a run without a file has nothing to read again")
     new = load(running.path, registry=Registry.load(), overlay=overlay)
+    if running.serves_only:
+        new = of_file(new, None)
     check(new, to_run=True, running=running)
     return new
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from itertools import count
 
-from pipeline.contracts.backend import Servable, TextEncoder
+from pipeline.contracts.backend import ModelInfo, Servable, TextEncoder
 from pipeline.contracts.errors import TransientError
 from pipeline.contracts.frame import Frame, Picture, Wishes
 from pipeline.contracts.result import Embedding, Result
@@ -145,7 +145,7 @@ class Clients:
             type=config.type,
             state="unloaded" if runner.unloaded else state,  # type: ignore[arg-type]
             model=backend.model,
-            info=backend.info() if runner.ready and isinstance(backend, Servable) else None,
+            info=_info(runner),
             max_batch=max(1, backend.max_batch),
             texts=isinstance(backend, TextEncoder),
             removable=name in settings.models and name not in used,
@@ -183,6 +183,15 @@ class Clients:
         if not lane.put(Waiting(frame, ask), picture.nbytes, now, wait=False):
             ask.settle(FrameOutcome.DROPPED_SHUTDOWN)
         return ask.future
+
+
+def _info(runner: BackendRunner) -> ModelInfo | None:
+    if not runner.ready or not isinstance(runner.backend, Servable):
+        return None
+    try:
+        return runner.backend.info()
+    except TransientError:  # a server elsewhere that does not say
+        return None
 
 
 class _Ask:

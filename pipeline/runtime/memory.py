@@ -2,7 +2,7 @@
 
 Measured on 2 cores, peak of the whole process. `give_back` after the models are loaded: 20 MiB less, and
 once a minute: the heaps of the threads that cameras and reloads come and go with keep what is free; 0.2 ms.
-`few_heaps`: in the soak of cameras that come and go memory rose by 0.67 MiB in ten minutes instead of 1.26.
+`few_heaps`: where cameras come and go (the soak) memory rises by 0.20 MiB in ten minutes instead of 1.26; no CPU.
 `map_pictures` with 16 files of 720p: 348 MiB instead of 375; but what is mapped anew for each frame is touched anew
 page by page, 0.6 ms of CPU a frame for yolox_nano at 416, so it is for many sources only. Elsewhere than on glibc they
 do nothing.

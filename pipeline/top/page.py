@@ -108,7 +108,7 @@ def _backends(backends: Iterable[Mapping[str, Any]], span: Between) -> Table:
         stage = {"stage": "infer", "backend": name}
         table.add_row(
             _cell(name),
-            _cell("ready", "green") if backend.get("ready") else _cell("not ready", "red"),
+            _backend_state(backend),
             _cell(backend.get("model")),
             span.rate("penstock_inference_batch_frames_count", backend=name),
             f"{frames / batches:.1f}" if batches else "",
@@ -117,6 +117,12 @@ def _backends(backends: Iterable[Mapping[str, Any]], span: Between) -> Table:
             _cell(backend.get("error")),
         )
     return table
+
+
+def _backend_state(backend: Mapping[str, Any]) -> Text:
+    if backend.get("on_fallback"):
+        return _cell("on fallback", "yellow")
+    return _cell("ready", "green") if backend.get("ready") else _cell("not ready", "red")
 
 
 def _sinks(sinks: Iterable[Mapping[str, Any]], span: Between) -> Table:
