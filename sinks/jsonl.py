@@ -12,7 +12,7 @@ from pipeline.contracts.component import Context
 from pipeline.contracts.errors import FatalError, PenstockError
 from pipeline.contracts.result import Result
 from pipeline.contracts.sink import SinkConfig, SourceEvent
-from pipeline.models.results import event_line, to_line
+from pipeline.wire.results import event_line, to_line
 from sinks._files import OutputFile, make_folder, write_error
 from sinks._paths import (
     PathTemplate,

@@ -12,7 +12,7 @@ from pipeline.contracts.component import Context
 from pipeline.contracts.errors import FatalError
 from pipeline.contracts.result import Classification, Detections, Embedding, Result, SemanticMask, Text, label_of
 from pipeline.contracts.sink import SinkConfig, SourceEvent
-from pipeline.models.results import event_line, to_line
+from pipeline.wire.results import event_line, to_line
 
 Format = Literal["json", "text"]
 

@@ -42,7 +42,8 @@ class Detections:
         class_id: int32 (K,), index into `names`.
         names: the model's labels; shared by all results of the model, not copied.
         masks: bool (K, H, W) in pixels of the original frame, or None.
-        keypoints: float32 (K, P, 3), x, y, confidence in pixels of the original frame, or None.
+        keypoints: float32 (K, P, 3), x, y, confidence in pixels of the original frame, or None; a point that was not
+            found is a row of NaN.
         tracker_id: int32 (K,), or None where nothing tracks.
         keypoint_names: P names of the keypoints; () where the model has none for them.
         timings: what the backend spent on the frame.

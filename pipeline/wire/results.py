@@ -1,0 +1,112 @@
+"""The JSON form of a `Result`: a Roboflow inference response with Penstock's envelope around it.
+
+One result is one object on one line of strict JSON (ASCII, no NaN). Its keys are, in this order:
+
+| key | what |
+|---|---|
+| `schema` | `"penstock.result/1"`; the number goes up when a key changes its meaning, not when one is added |
+| `id` | unique to the result, the same in every sink |
+| `source`, `frame_id` | name of the source, and the frame's number in it from 0, counted as decoded |
+| `pts_s` | position in the source's timeline in seconds, or null |
+| `captured_at`, `time_source` | RFC 3339 in UTC with milliseconds, and where that time comes from |
+| `path` | the file that the frame was read from; left out for cameras |
+| `corrupt` | true where the decoder concealed damage in the frame; left out otherwise |
+| `backend`, `model`, `config_hash` | who answered, under which configuration |
+| `latency_s`, `time` | seconds from the decoder to the answer, and of those for inference |
+| `image` | `{"width", "height"}` of the original, upright frame in pixels |
+| `predictions` | as in a Roboflow response of the same task; empty where the task has no objects |
+
+Objects: `x`, `y` (centre), `width`, `height` in pixels of the original frame, `confidence`, `class`, `class_id`,
+`detection_id`, and where they exist `tracker_id`, `keypoints` (`class` is the point's name, or its number where it
+has none) and `rle` (COCO's run lengths, with `mask_format = "rle"`). An object whose box or score is not a finite
+number cannot be written: it is left out and counted in `invalid_predictions`.
+
+Where a sink writes events as well, such a line is told by its schema, `"penstock.event/1"`: see `event_line`.
+
+Format: Roboflow inference, `ObjectDetectionInferenceResponse` and its sisters.
+"""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline.contracts.result import Result
+from pipeline.contracts.sink import SourceEvent
+from pipeline.wire.roboflow import encode_prediction
+
+SCHEMA = "penstock.result/1"
+EVENT_SCHEMA = "penstock.event/1"
+TOP_CLASSES = 10
+"""How many classes of a classification are written at the most (and every one that a multi-label model says yes to)."""
+
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
+
+
+def to_line(result: Result) -> str:
+    """The result as one line of JSON, without the newline."""
+    return _encode(to_dict(result))
+
+
+def to_dict(result: Result) -> dict[str, Any]:
+    """The result as a dict that `json.dumps(..., allow_nan=False)` takes."""
+    frame = result.frame
+    width, height = frame.picture.size
+    envelope: dict[str, Any] = {
+        "schema": SCHEMA,
+        "id": result.id,
+        "source": frame.source,
+        "frame_id": frame.seq,
+        "pts_s": _seconds(frame.pts_s),
+        "captured_at": rfc3339(frame.captured_at),
+        "time_source": frame.time_source,
+    }
+    if frame.path is not None:
+        envelope["path"] = _printable(frame.path)
+    if frame.corrupt:
+        envelope["corrupt"] = True
+    envelope |= {
+        "backend": result.backend,
+        "model": result.model,
+        "config_hash": result.config_hash,
+        "latency_s": _seconds(result.latency_s),
+        "time": _seconds(result.inference_s),
+        "image": {"width": width, "height": height},
+    }
+    return envelope | encode_prediction(
+        result.prediction, detection_ids=result.id + ".", masks="rle", most_classes=TOP_CLASSES
+    )
+
+
+def event_line(event: SourceEvent) -> str:
+    """The event as one line of JSON, without the newline: `event` is "state" or "content", `value` what it is now."""
+    return _encode(
+        {
+            "schema": EVENT_SCHEMA,
+            "id": event.id,
+            "event": event.kind,
+            "source": event.source,
+            "value": event.value,
+            "code": event.code,
+            "detail": _printable(event.detail),
+            "at": rfc3339(event.at),
+        }
+    )
+
+
+def rfc3339(unix_s: float) -> str | None:
+    """Unix seconds as `2026-01-31T12:34:56.789Z`; None for what is no date, such as a camera's broken clock."""
+    try:
+        # isoformat cuts off what is behind the milliseconds: round first.
+        return datetime.fromtimestamp(round(unix_s, 3), UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+    except (OverflowError, ValueError, OSError):
+        return None
+
+
+def _seconds(value: float | None) -> float | None:
+    """Rounded to a microsecond; None for what is no number."""
+    return None if value is None or value - value != 0.0 else round(value, 6)
+
+
+def _printable(path: str) -> str:
+    """The path as Unicode: bytes that are no UTF-8 become the replacement character, never a lone surrogate."""
+    return path if path.isascii() else path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
