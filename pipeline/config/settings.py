@@ -102,6 +102,9 @@ class InferenceConfig(FrozenModel):
     huggingface: Mount = Field(default="/hf", description='path in front of the Hugging Face routes, or "off"')
     supervisely: Mount = Field(default="/sly", description='path in front of the Supervisely routes, or "off"')
     kserve: Mount = Field(default="", description='path in front of the KServe routes (/v2), or "off"')
+    workflows: ConfigPath | None = Field(
+        default=None, description="folder with Roboflow workflows that clients may run by name: WORKSPACE/ID.json"
+    )
     max_body_bytes: int = Field(default=64 << 20, ge=1024, le=4 << 30, description="the longest request that is read")
     max_pixels: int = Field(default=50_000_000, ge=1, description="a picture with more is refused before it is decoded")
     max_pictures: int = Field(default=64, ge=1, le=4096, description="pictures in one request")
