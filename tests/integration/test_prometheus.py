@@ -26,17 +26,33 @@ SITE = """
     [sources.gate]
     type = "rtsp"
     url = "{url}"
+    backend = "model"
 
     [sources.yard]
     type = "rtsp"
     url = "rtsp://127.0.0.1:9/nobody-is-there"
+    backend = "model"
     reconnect = {{ min_s = 0.2, max_s = 0.5 }}
+
+    [sources.far]
+    type = "synthetic"
+    fps = 5
+    width = 64
+    height = 48
+    backend = "itself"
 
     [backends.model]
     type = "onnx"
     model = "model.onnx"
     device = "cpu"
     confidence = 0.01
+    aliases = ["bright/1"]
+
+    [backends.itself]
+    type = "roboflow"
+    url = "http://127.0.0.1:{port}"
+    model_id = "bright/1"
+    api_key = "any"
 
     [sinks.lines]
     type = "jsonl"
@@ -47,12 +63,16 @@ SITE = """
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    """A camera that gives frames and one that is down."""
+    """A camera that gives frames, one that is down, and one whose model is elsewhere: a client of this very daemon."""
     clip = camera_clip(tmp_path / "clip.mp4")
-    with RtspServer() as server, Daemon(tmp_path, SITE.format(url=server.add("/gate", clip))) as made:
-        made.ready().wait_frames("gate")
-        yield made
-        made.stop()
+    with RtspServer() as server:
+        made = Daemon(tmp_path, "")
+        made.write(SITE.format(url=server.add("/gate", clip), port=made.port))
+        with made:
+            made.ready().wait_frames("gate")
+            made.wait_frames("far")
+            yield made
+            made.stop()
 
 
 def _monitored(root: Path, folder: Path, port: int) -> Prometheus:
@@ -96,7 +116,7 @@ def test_every_panel_of_the_dashboard_shows_something(root: Path, tmp_path: Path
             until("every panel has data", all_answered, 20, every_s=0.5)
         except AssertionError as error:
             raise AssertionError(f"no data: {empty}") from error
-        assert {row["metric"]["source"] for row in prometheus.query("penstock_source_up")} == {"gate", "yard"}
+        assert {row["metric"]["source"] for row in prometheus.query("penstock_source_up")} == {"gate", "yard", "far"}
         for variable in json.loads((root / "deploy/grafana/dashboard.json").read_text())["templating"]["list"][1:]:
             (metric, label) = re.fullmatch(r"label_values\((\w+).*, (\w+)\)", variable["query"]["query"]).groups()  # type: ignore[union-attr]
             assert all(row["metric"][label] for row in prometheus.query(metric)), variable["name"]
