@@ -4,9 +4,10 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config.settings import ConfigProblems, ServerConfig, Settings
+from pipeline.config.settings import ConfigProblems, InferenceConfig, ServerConfig, Settings
 from pipeline.contracts.clock import Clock
 from pipeline.contracts.errors import ConfigError
+from pipeline.runtime.asking import Asking
 from pipeline.runtime.control import Control
 from pipeline.runtime.status import Check, Status
 from pipeline.runtime.supervisor import Supervisor
@@ -16,6 +17,8 @@ from pipeline.version import version
 
 if TYPE_CHECKING:
     from pipeline.server.access import Access, Token
+    from pipeline.server.inference.mount import Inference
+    from pipeline.server.inference.streams import Streams
 
 
 @contextlib.asynccontextmanager
@@ -27,10 +30,12 @@ async def serve(
     clock: Clock,
     *,
     control: Control | None = None,
+    asking: Asking | None = None,
     redact: Callable[[str], str] = lambda text: text,
 ) -> AsyncIterator["Access | None"]:
     """The HTTP server, from before the first component is opened until after the last has ended.
 
+    With `asking`, clients may use the models in the ways that `[server.inference]` says.
     Gives who may ask, so that a reload can change the tokens: `access.replace(tokens_of(new.server))`.
     """
     if settings.server.address is None:
@@ -47,6 +52,12 @@ async def serve(
 
     status = Status(supervisor, version(), clock, redact)
     access = Access(tokens_of(settings.server), clock, exposed=settings.server.is_exposed)
+    inference = None
+    if asking is not None and settings.server.inference.enabled:
+        from pipeline.server.inference.streams import Streams
+
+        streams = Streams(control, status.whole, supervisor, settings.server.sources_by_api)
+        inference = _inference(settings.server.inference, asking, metrics, streams)
     try:
         server = Server(
             settings.server.address,
@@ -58,6 +69,7 @@ async def serve(
             access=access,
             hosts=settings.server.hosts,
             tls=tls_context(settings.server),
+            inference=inference,
             version=version(),
         )
         await server.start()
@@ -70,6 +82,41 @@ async def serve(
         yield access
     finally:
         await server.close()
+
+
+def _inference(config: InferenceConfig, asking: Asking, metrics: Metrics, streams: "Streams") -> "Inference":
+    """The models, offered in every protocol that is not off."""
+    from pipeline.server.inference.dialects import make_dialects
+    from pipeline.server.inference.limits import InferenceLimits
+    from pipeline.server.inference.mount import Inference
+    from pipeline.server.inference.pictures import PictureReader
+    from pipeline.server.inference.service import Service
+
+    limits = InferenceLimits(
+        config.max_body_bytes,
+        config.max_pixels,
+        config.max_pictures,
+        config.max_waiting,
+        config.timeout_s,
+        config.allow_urls,
+        config.url_hosts,
+        config.allow_private_urls,
+    )
+    pictures = PictureReader(limits)
+    service = Service(asking, pictures, limits)
+    mounted = make_dialects(
+        service,
+        {
+            "huggingface": config.huggingface,
+            "supervisely": config.supervisely,
+            "kserve": config.kserve,
+            "roboflow": config.roboflow,
+        },
+        {"roboflow": {"streams": streams, "workflows": config.workflows}},
+    )
+    for each in mounted:
+        metrics.offer(each.dialect.name)
+    return Inference(service, mounted, observe=metrics.answered, close=pictures.close)
 
 
 def tokens_of(server: ServerConfig) -> "list[Token]":

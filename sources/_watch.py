@@ -12,8 +12,8 @@ from typing import NamedTuple
 from pipeline.contracts.component import Context
 from pipeline.contracts.errors import SourceErrorCode, TransientError
 from pipeline.contracts.frame import FailedFrame, Frame
+from pipeline.models.images import BrokenPictureError, read_picture
 from pipeline.models.picture import VideoPicture
-from sources._images import BrokenPictureError, read_picture
 from sources._listing import is_pattern, natural_key
 from sources._watch_after import Disposal
 from sources._watch_state import DoneFiles, Version

@@ -114,7 +114,7 @@ class DirectorySource:
         if self._config.watch:
             yield from self._watched(stop)
             return
-        from sources._images import BrokenPictureError, read_picture
+        from pipeline.models.images import BrokenPictureError, read_picture
 
         config, clock = self._config, self._ctx.clock
         listed = list(_listed(config))

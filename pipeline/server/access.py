@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
@@ -19,6 +19,7 @@ LOCAL = "local"
 """Who asks where there are no tokens: somebody on this machine."""
 
 _SAFE_METHODS = ("GET", "HEAD")
+_MAX_OFFERED = 8
 
 
 class DeniedError(Exception):
@@ -77,17 +78,23 @@ class Access:
         """Know these from now on, and no others: a reload changed them."""
         self._tokens = tuple(tokens)
 
-    def admit(self, request: web.Request, scope: Scope) -> str:
+    def admit(self, request: web.Request, scope: Scope, *, offered: Sequence[str] = ()) -> str:
         """The name of who asks, who may.
+
+        Args:
+            request: with a bearer token, if any.
+            scope: what is asked for.
+            offered: what the request holds elsewhere that may be a token, too: one that is good is enough.
 
         Raises:
             DeniedError: it may not.
         """
-        if request.method not in _SAFE_METHODS:
+        # To use the models costs something, by GET as well.
+        if request.method not in _SAFE_METHODS or scope == "infer":
             _refuse_other_sites(request)
         if scope == "open" or not (self._tokens or self._exposed):
             return LOCAL
-        token = self._token_of(request)
+        token = self._token_of(request, offered)
         if scope not in token.scopes:
             raise DeniedError(HTTPStatus.FORBIDDEN, f"this token has not the scope {scope!r}", token.name)
         return token.name
@@ -100,13 +107,15 @@ class Access:
             return False
         return True
 
-    def _token_of(self, request: web.Request) -> Token:
-        kind, _, secret = request.headers.get("Authorization", "").partition(" ")
-        if kind.lower() != "bearer" or not secret.strip():
+    def _token_of(self, request: web.Request, offered: Sequence[str]) -> Token:
+        kind, _, bearer = request.headers.get("Authorization", "").partition(" ")
+        secrets = [secret.strip() for secret in (bearer if kind.lower() == "bearer" else "", *offered)]
+        digests = [_digest(secret) for secret in secrets[:_MAX_OFFERED] if secret]
+        if not digests:
             raise DeniedError(HTTPStatus.UNAUTHORIZED, "a token is needed: send `Authorization: Bearer TOKEN`")
-        digest = _digest(secret.strip())
         # All are compared, whichever it is: the time tells nothing about any of them.
-        matching = [token for token in self._tokens if hmac.compare_digest(digest, token.digest)]
+        pairs = [(token, digest) for digest in digests for token in self._tokens]
+        matching = [token for token, digest in pairs if hmac.compare_digest(digest, token.digest)]
         if not matching:
             raise DeniedError(HTTPStatus.UNAUTHORIZED, "this token is not known here")
         token = matching[0]
@@ -131,4 +140,5 @@ def _refuse_other_sites(request: web.Request) -> None:
 
 
 def _digest(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode(errors="surrogateescape")).digest()
+    # A header holds anything, and JSON can hold half a character.
+    return hashlib.sha256(secret.encode(errors="surrogatepass")).digest()

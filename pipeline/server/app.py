@@ -2,21 +2,30 @@
 
 import asyncio
 import errno
+import logging
+import re
 import ssl
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http import RawRequestMessage
 
 from pipeline.contracts.errors import ConfigError
 from pipeline.server.access import Access, DeniedError
 from pipeline.server.desk import Desk
-from pipeline.server.guard import FIXED_HEADERS, error_response, make_guard, set_fixed_headers
+from pipeline.server.guard import FIXED_HEADERS, WriteError, error_response, make_guard, set_fixed_headers
+from pipeline.server.inference.mount import Inference, MountedRoute, refused
+from pipeline.server.inference.refusal import RefusedError
 from pipeline.server.openapi import document, index
 from pipeline.server.routes import ROUTES, Route
 from pipeline.server.views import Commands, Health, Views
 from pipeline.telemetry.events import Events
+from pipeline.telemetry.logs import LOGGER
+
+_SLASHES = re.compile("/{2,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +39,7 @@ class Limits:
         handshake_s: how long a client may take to agree on TLS.
         linger_s: how long the rest of a body that nobody asked for is read, before the connection is closed.
         close_s: how long a request that is being answered may hold up `close`.
-        connections: those over it are closed at once.
+        connections: those over it are closed at once; up to a hundred more that come in the same turn of the loop.
         body_bytes: the longest body that is read.
         order_s: how long an answer waits for the end of an order; it is carried out to its end in any case.
     """
@@ -58,6 +67,7 @@ class Server:
         access: who may ask; left out: everybody who can reach it.
         hosts: names that this machine goes by besides its addresses, localhost and the host in `address`.
         tls: certificate and key; left out: plain HTTP.
+        inference: the models, offered to clients of other servers; left out: they are not.
         version: of Penstock.
         limits: for tests.
     """
@@ -74,6 +84,7 @@ class Server:
         access: Access | None = None,
         hosts: Sequence[str] = (),
         tls: ssl.SSLContext | None = None,
+        inference: Inference | None = None,
         version: str = "unknown",
         limits: Limits | None = None,
     ) -> None:
@@ -84,6 +95,7 @@ class Server:
         self._desk = Desk(Views(metrics, status, live, ready), self._commands, self._access, self._limits.order_s)
         self._hosts = frozenset(name.lower() for name in (self._host, *hosts))
         self._tls = tls
+        self._inference = inference
         self._version = version
         self._runner: web.AppRunner | None = None
         self._listening: asyncio.Server | None = None
@@ -103,12 +115,16 @@ class Server:
         """Listen; when it returns, requests are answered.
 
         Raises:
-            ConfigError: with `key="server.listen"`: the address cannot be had.
+            ConfigError: with `key="server.listen"`: the address cannot be had; with that of a dialect: it cannot be
+                where it is put.
         """
         limits = self._limits
-        self._desk.describe(index(ROUTES, self._version), self._document)
+        app = make_app(
+            self._desk, self._access, self._hosts, limits, events=self._commands.events, inference=self._inference
+        )
+        self._desk.describe(index(ROUTES, self._version, self._offered()), self._document)
         runner = web.AppRunner(
-            make_app(self._desk, self._access, self._hosts, limits, events=self._commands.events),
+            app,
             handle_signals=False,
             access_log=None,
             keepalive_timeout=limits.idle_s,
@@ -120,6 +136,7 @@ class Server:
         serve = runner.server
         if serve is None:
             raise RuntimeError("aiohttp made no server")
+        serve.request_factory = _with_single_slashes(serve.request_factory)
         loop = asyncio.get_running_loop()
 
         def connection() -> asyncio.Protocol:
@@ -148,13 +165,19 @@ class Server:
         if self._runner is not None:
             await self._runner.cleanup()
         self._desk.close()
+        if self._inference is not None:
+            await self._inference.close()
         if self._listening is not None:
             await self._listening.wait_closed()
         self._listening = self._runner = None
 
     def _document(self) -> Mapping[str, Any]:
         source_schema = self._commands.source_schema
-        return document(ROUTES, self._version, {"type": "object"} if source_schema is None else source_schema())
+        schema = {"type": "object"} if source_schema is None else source_schema()
+        return document(ROUTES, self._version, schema, self._offered())
+
+    def _offered(self) -> "list[MountedRoute]":
+        return [] if self._inference is None else self._inference.routes(own_paths())
 
     def _refused(self, error: OSError) -> str:
         where = f"cannot listen on {self._host} port {self._port}"
@@ -173,15 +196,64 @@ def make_app(
     *,
     events: Events | None = None,
     routes: Sequence[Route] = ROUTES,
+    inference: Inference | None = None,
 ) -> web.Application:
-    """The application that serves `routes`, and nothing else."""
-    app = web.Application(middlewares=[make_guard(hosts, limits.deadline_s)], client_max_size=limits.body_bytes)
+    """The application that serves `routes` and those of `inference`, and nothing else."""
+    write_error = _in_its_own_form if inference is None else _in_the_form_of(inference)
+    guard = make_guard(hosts, limits.deadline_s, write_error)
+    app = web.Application(middlewares=[guard], client_max_size=limits.body_bytes)
     app.on_response_prepare.append(set_fixed_headers)
     for route in routes:
         app.router.add_route(route.method, route.path, _handler(route, desk, access, events))
         if route.method == "GET":
             app.router.add_route("HEAD", route.path, _handler(route, desk, access, events))
+    if inference is not None:
+        for offered in inference.routes([route.path for route in routes]):
+            app.router.add_route(offered.method, offered.path, inference.handler(offered, access))
     return app
+
+
+def own_paths() -> list[str]:
+    """All paths that are the server's own."""
+    return [route.path for route in ROUTES]
+
+
+def _in_its_own_form(*_: object) -> None:
+    """Errors are as the guard writes them."""
+
+
+def _in_the_form_of(inference: Inference) -> WriteError:
+    """Errors below a dialect's paths are as its clients know them."""
+    own = {path.split("/")[1] for path in own_paths()}
+
+    def write_error(request: web.Request, status: int, message: str | None, allow: str | None) -> web.Response | None:
+        mounted = None if request.path.split("/")[1] in own else inference.mounted_at(request.path)
+        if mounted is None:
+            return None
+        error = RefusedError(status, message or HTTPStatus(status).phrase)
+        try:
+            return refused(request, mounted.dialect, error, allow)
+        except Exception as bug:  # noqa: BLE001 - the server has a form of its own for what is to be said
+            logging.getLogger(LOGGER).error("server: a refusal could not be written: %s", bug)
+            return None
+
+    return write_error
+
+
+def _with_single_slashes(make: Callable[..., web.BaseRequest]) -> Callable[..., web.BaseRequest]:
+    """Requests whose path has `//` for `/` are seen by everybody as if it had not: a client's base URL may end in one.
+
+    Here, and not in a middleware: those come after a route was looked for.
+    """
+
+    def make_request(message: RawRequestMessage, *more: Any) -> web.BaseRequest:
+        path = message.url.raw_path
+        if "//" in path:
+            url = message.url.with_path(_SLASHES.sub("/", path), encoded=True, keep_query=True)
+            message = message._replace(url=url)
+        return make(message, *more)
+
+    return make_request
 
 
 def _handler(route: Route, desk: Desk, access: Access, events: Events | None) -> Callable[[web.Request], Any]:
@@ -199,7 +271,13 @@ def _handler(route: Route, desk: Desk, access: Access, events: Events | None) ->
 
 
 def _handler_options(limits: Limits) -> dict[str, Any]:
-    return {"keepalive_timeout": limits.idle_s, "lingering_time": limits.linger_s, "access_log": None}
+    return {
+        "keepalive_timeout": limits.idle_s,
+        "lingering_time": limits.linger_s,
+        "access_log": None,
+        # A megabyte can unpack to a gigabyte: who takes packed bodies unpacks them within limits.
+        "auto_decompress": False,
+    }
 
 
 class _Connection(web.RequestHandler):

@@ -135,6 +135,8 @@ class Desk:
         control = self._control_of_sources()
         if request.content_type != "application/json":
             raise WrongError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send the source's table as application/json")
+        if request.headers.get("Content-Encoding", "identity") != "identity":
+            raise WrongError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send the source's table without a Content-Encoding")
         table = _table(await request.read())
         if_match = _if_match(request, control.config_hash)
         is_new = name not in {source["name"] for source in self._views.status()["sources"]}

@@ -25,13 +25,18 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 FIXED_HEADERS = {"Server": "penstock", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 
 
-def make_guard(hosts: Collection[str], deadline_s: float) -> Middleware:
+WriteError = Callable[[web.Request, int, str | None, str | None], web.Response | None]
+"""From the request, the status, the message and what `Allow` says to an error; None: in the server's own form."""
+
+
+def make_guard(hosts: Collection[str], deadline_s: float, write_error: WriteError = lambda *_: None) -> Middleware:
     """The middleware around every handler.
 
     Args:
         hosts: the names, in lower case, that this machine goes by besides its addresses and localhost.
         deadline_s: how long a request may take in all: its body, the answer, and the client's reading of it. aiohttp
             itself waits for ever for each of them.
+        write_error: gives errors another form where others listen.
     """
 
     bugs = Limiter(SystemClock())
@@ -41,7 +46,7 @@ def make_guard(hosts: Collection[str], deadline_s: float) -> Middleware:
         try:
             async with asyncio.timeout(deadline_s) as deadline:
                 request[DEADLINE] = deadline
-                response = await _answer(request, handler, hosts, bugs)
+                response = await _answer(request, handler, hosts, bugs, write_error)
                 # Sent from here, so that the deadline holds for a client that does not read, too.
                 await response.prepare(request)
                 await response.write_eof()
@@ -52,10 +57,13 @@ def make_guard(hosts: Collection[str], deadline_s: float) -> Middleware:
     return guard
 
 
-async def _answer(request: web.Request, handler: Handler, hosts: Collection[str], bugs: Limiter) -> web.StreamResponse:
+async def _answer(
+    request: web.Request, handler: Handler, hosts: Collection[str], bugs: Limiter, write_error: WriteError
+) -> web.StreamResponse:
     if not _is_for_us(request.headers.get("Host"), hosts):
         message = "this server does not go by that name; server.hosts can add it"
-        return error_response(HTTPStatus.MISDIRECTED_REQUEST, message)
+        written = write_error(request, HTTPStatus.MISDIRECTED_REQUEST, message, None)
+        return written or error_response(HTTPStatus.MISDIRECTED_REQUEST, message)
     try:
         return await handler(request)
     except DeniedError as error:
@@ -66,9 +74,11 @@ async def _answer(request: web.Request, handler: Handler, hosts: Collection[str]
     except WrongError as error:
         return json_response(error.status, error.body)
     except web.HTTPException as error:
-        response = error_response(error.status, error.reason)
-        if "Allow" in error.headers:
-            response.headers["Allow"] = error.headers["Allow"]
+        allow = error.headers.get("Allow")
+        written = write_error(request, error.status, error.reason, allow)
+        response = written or error_response(error.status, error.reason)
+        if allow is not None:
+            response.headers["Allow"] = allow
         return response
     except ConnectionError:  # the client went away
         raise
@@ -78,7 +88,8 @@ async def _answer(request: web.Request, handler: Handler, hosts: Collection[str]
         if held_back is not None:
             log = logging.getLogger(LOGGER)
             log.error("server: %s failed (%d more before): %s", request.path, held_back, error, exc_info=error)
-        return error_response(HTTPStatus.INTERNAL_SERVER_ERROR)
+        written = write_error(request, HTTPStatus.INTERNAL_SERVER_ERROR, None, None)
+        return written or error_response(HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 def _too_late(request: web.Request) -> web.StreamResponse:

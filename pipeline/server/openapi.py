@@ -5,10 +5,13 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
+from pipeline.server.inference.mount import MountedRoute
 from pipeline.server.routes import TEXT, Route
 from pipeline.server.schemas import SCHEMAS, Schema
 
-_PARAMETER = re.compile(r"\{(\w+):(.*)\}(?=/|$)")
+# As aiohttp writes them: a pattern may have braces of its own, one level deep.
+_PARAMETER = re.compile(r"\{(\w+)(?::((?:[^{}]|\{[^{}]*\})*))?\}")
+_ANY_PARAMETER = "[^{}/]+"
 
 _GUARD = {
     400: "no valid HTTP",
@@ -17,21 +20,30 @@ _GUARD = {
     500: "a bug, told in the log",
 }
 _DENIED = {401: "no token, or none that is good", 403: "the token has not the scope, or it is not allowed here"}
+_KEYS = {
+    "key_in_header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    "key_in_query": {"type": "apiKey", "in": "query", "name": "api_key"},
+}
 
 
-def document(routes: Sequence[Route], version: str, source_schema: Mapping[str, Any]) -> Schema:
+def document(
+    routes: Sequence[Route], version: str, source_schema: Mapping[str, Any], offered: Sequence[MountedRoute] = ()
+) -> Schema:
     """The whole document.
 
     Args:
         routes: the table.
         version: of Penstock.
         source_schema: JSON Schema of a source's table, its definitions under `$defs`.
+        offered: the routes of the dialects.
     """
     table: Schema = _moved(source_schema)
     definitions = table.pop("$defs", {})
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         paths.setdefault(plain_path(route), {})[route.method.lower()] = _operation(route)
+    for each in offered:
+        paths.setdefault(plain_path(each), {})[each.method.lower()] = inference_operation(each)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -42,21 +54,25 @@ def document(routes: Sequence[Route], version: str, source_schema: Mapping[str, 
         "paths": paths,
         "components": {
             "schemas": {**SCHEMAS, "SourceTable": table, **definitions},
-            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                **({} if not offered else _KEYS),
+            },
         },
     }
 
 
-def index(routes: Sequence[Route], version: str) -> Schema:
+def index(routes: Sequence[Route], version: str, offered: Sequence[MountedRoute] = ()) -> Schema:
     """What `/` shows: a line for each route."""
+    every: list[Route | MountedRoute] = [*routes, *offered]
     paths = [
         {"method": route.method, "path": plain_path(route), "scope": route.scope, "summary": route.summary}
-        for route in routes
+        for route in every
     ]
     return {"version": version, "paths": paths}
 
 
-def plain_path(route: Route) -> str:
+def plain_path(route: Route | MountedRoute) -> str:
     """The path with `{name}` in place of what aiohttp wants."""
     return _PARAMETER.sub(r"{\1}", route.path)
 
@@ -76,10 +92,7 @@ def _operation(route: Route) -> Schema:
     if route.scope != "open":
         # Scopes of a bearer scheme are roles, new in 3.1.
         operation["security"] = [{"bearer": [route.scope]}]
-    parameters: list[Schema] = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "pattern": f"^{pattern}$"}}
-        for name, pattern in _PARAMETER.findall(route.path)
-    ]
+    parameters = _path_parameters(route.path)
     if route.if_match:
         description = "the config_hash that must be in force, in quotes; left out: any"
         parameters.append(
@@ -93,6 +106,49 @@ def _operation(route: Route) -> Schema:
             "content": {"application/json": {"schema": {"$ref": "#/components/schemas/SourceTable"}}},
         }
     return operation
+
+
+def inference_operation(route: MountedRoute) -> Schema:
+    """A dialect's route: what it takes and gives stands in its own documents, and is told here by its kind only."""
+    kinds = ("application/json", "application/octet-stream", "image/jpeg", "image/png", "text/plain")
+    operation: Schema = {
+        "operationId": "_".join(re.findall(r"\w+", f"{route.tag} {route.method.lower()} {plain_path(route)}")),
+        "tags": [route.tag],
+        "summary": route.summary,
+        "responses": {
+            "200": {"description": "OK", "content": {kind: {"schema": {}} for kind in kinds}},
+            "default": {
+                "description": "refused, in the form that clients of this protocol know",
+                "content": {"application/json": {"schema": {"type": "object"}}, "text/plain": {"schema": {}}},
+            },
+        },
+    }
+    if route.scope != "open":
+        operation["security"] = [{scheme: [route.scope]} for scheme in ("bearer", "key_in_header", "key_in_query")]
+    parameters = _path_parameters(route.path)
+    if parameters:
+        operation["parameters"] = parameters
+    if route.method == "POST":
+        operation["requestBody"] = {
+            "content": {
+                "application/json": {"schema": {}},
+                "multipart/form-data": {"schema": {"type": "object"}},
+                "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            }
+        }
+    return operation
+
+
+def _path_parameters(path: str) -> list[Schema]:
+    return [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string", "pattern": f"^{pattern or _ANY_PARAMETER}$"},
+        }
+        for name, pattern in _PARAMETER.findall(path)
+    ]
 
 
 def _response(description: str, schema: str, status: int) -> Schema:

@@ -72,7 +72,7 @@ SCHEMAS: dict[str, Schema] = {
         },
     ),
     "Sources": _object(config_hash=_HASH, sources=_list("Source")),
-    "Backend": _object(name=_TEXT, model=_TEXT, ready=_TRUTH, error=_TEXT_OR_NULL),
+    "Backend": _object(name=_TEXT, model=_TEXT, ready=_TRUTH, error=_TEXT_OR_NULL, on_fallback=_TRUTH),
     "Sink": _object(name=_TEXT, open=_TRUTH, error=_TEXT_OR_NULL, accepted=_COUNT, outcomes=_COUNTS, pending=_COUNT),
     "Status": _object(
         version=_TEXT,

@@ -4,7 +4,7 @@ Format: supervisely 6.74.51, `Inference` (the server), `ModelAPI` and `Session` 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.contracts.backend import ModelInfo, Task
@@ -22,22 +22,36 @@ ERROR = "Error"
 _SCHEDULED = "Scheduled inference task."
 
 
-def result_item(annotation: Mapping[str, Any], *, frame_index: int | None = None) -> dict[str, Any]:
-    """One result: the annotation, and which of the client's pictures it is about, which the client knows best."""
-    return {
-        "annotation": annotation,
-        "data": {},
-        "source": None,
-        "name": None,
-        "path": None,
-        "url": None,
-        "project_id": None,
-        "dataset_id": None,
-        "image_id": None,
-        "video_id": None,
-        "frame_index": frame_index,
-        "slides_data": None,
-    }
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Which picture a result is about: a frame of a video, one that the platform keeps, or one that was sent.
+
+    Attributes:
+        name: of the picture on the platform.
+        project_id: there; None, as everything else, for what was sent: whoever sent it knows best.
+        dataset_id: there.
+        image_id: there.
+        video_id: there.
+        frame_index: the frame's number in its video.
+    """
+
+    name: str | None = None
+    project_id: int | None = None
+    dataset_id: int | None = None
+    image_id: int | None = None
+    video_id: int | None = None
+    frame_index: int | None = None
+
+
+SENT = Origin()
+"""Of a picture that came with the request."""
+
+
+def result_item(annotation: Mapping[str, Any], origin: Origin = SENT) -> dict[str, Any]:
+    """One result: the annotation, and which picture it is about."""
+    about = asdict(origin)
+    nobody_says = {"data": {}, "source": None, "path": None, "url": None, "slides_data": None}
+    return {"annotation": annotation, **nobody_says, **about}
 
 
 def decode_result(document: object) -> Mapping[str, Any]:

@@ -15,6 +15,9 @@ from pipeline.wire.supervisely_settings import parse_settings
 MAX_CLASSES = 10_000
 MAX_FRAMES = 2**31 - 1
 MAX_BATCH = 1024
+MAX_IDS, MAX_ID = 100_000, 2**53
+UPLOAD_MODES = ("create", "append", "replace", "iou_merge")
+"""What a client may want done with the results on the platform."""
 
 IDS = ("batch_ids", "image_ids", "images_ids", "imageIds", "image_id", "imageId")
 """Every spelling of the images' ids in a request."""
@@ -31,6 +34,8 @@ _COUNT = ("framesCount", "frames_count", "num_frames")
 _END = ("endFrameIndex", "end_frame_index", "end_frame")
 _STRIDE = ("stride", "step")
 _DURATION = ("duration", "duration_s")
+_VIDEO_ID, _PROJECT_ID = ("videoId", "video_id"), ("projectId", "project_id")
+_DATASET_IDS = ("dataset_ids", "datasetIds")
 _DIRECTION = ("direction", "framesDirection", "frames_direction")
 
 SETTINGS: Mapping[str, Any] = dict.fromkeys((*_CONFIDENCE, *_IOU, *_MOST, *_AGNOSTIC, "classes"))
@@ -114,9 +119,56 @@ class State:
         """Where the picture is to be fetched.
 
         Raises:
-            ValueError: the request does not say.
+            ValueError: it does not say.
         """
         return text(self.values.get("image_url"), "image_url")
+
+    def image_ids(self) -> list[int]:
+        """Pictures of the platform, in the order in which they are wanted; one may come twice.
+
+        Raises:
+            ValueError: there are none, or what is there are no ids.
+        """
+        return self._ids(IDS)
+
+    def video_id(self) -> int:
+        """A video of the platform.
+
+        Raises:
+            ValueError: there is none.
+        """
+        return self._id(_VIDEO_ID)
+
+    def project_id(self) -> int:
+        """A project of the platform.
+
+        Raises:
+            ValueError: there is none.
+        """
+        return self._id(_PROJECT_ID)
+
+    def dataset_ids(self) -> list[int] | None:
+        """Which of the project's datasets are wanted; None: all.
+
+        Raises:
+            ValueError: what is there are no ids.
+        """
+        return None if _first(self.values, _DATASET_IDS) is None else self._ids(_DATASET_IDS)
+
+    def uploads(self) -> str | None:
+        """What the client wants to have written to the platform, as it says that; None: nothing.
+
+        Raises:
+            ValueError: there is no such `upload_mode`.
+        """
+        mode = self._find(("upload_mode",))
+        if mode is not None:
+            if mode not in UPLOAD_MODES:
+                raise ValueError(f"upload_mode {quoted(mode)} is none of {', '.join(UPLOAD_MODES)}")
+            return f"upload_mode = {mode}"
+        if self._find(("output_project_id",)) is not None:
+            return "output_project_id"
+        return "upload" if self.values.get("upload") is True else None
 
     def tracks(self) -> bool:
         """Whether objects are to be followed from frame to frame."""
@@ -168,6 +220,16 @@ class State:
         """In the state itself, or in the settings, where their client writes it a second time."""
         value = _first(self.values, names)
         return _first(self.settings, names) if value is None else value
+
+    def _ids(self, names: Sequence[str]) -> list[int]:
+        value = _first(self.values, names)
+        found = items([value] if isinstance(value, int | float) else value, names[0], MAX_IDS)
+        if not found:
+            raise ValueError(f"{names[0]} is empty")
+        return [integer(item, names[0], 1, MAX_ID) for item in found]
+
+    def _id(self, names: Sequence[str]) -> int:
+        return integer(_first(self.values, names), names[-1], 1, MAX_ID)
 
     def _integer(self, names: Sequence[str], least: int, most: int) -> int | None:
         value = self._find(names)

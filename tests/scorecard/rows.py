@@ -1,6 +1,6 @@
 """The list of the experiments, by their numbers."""
 
-from tests.scorecard import backends, leaks, operation, security, sources
+from tests.scorecard import backends, fetching, hostile, leaks, operation, remote, security, sources
 from tests.scorecard.table import Row
 
 ROWS = {
@@ -19,6 +19,9 @@ ROWS = {
         Row(11, sources.row_11),
         Row(12, sources.row_12, limit_s=180),
         Row(13, sources.row_13),
+        Row(14, remote.row_14),
+        Row(15, remote.row_15),
+        Row(16, remote.row_16),
         Row(17, backends.row_17),
         Row(18, backends.row_18, limit_s=600, alone=True),
         Row(28, operation.row_28, limit_s=180, alone=True),
@@ -30,8 +33,12 @@ ROWS = {
         Row(34, leaks.row_34, limit_s=180, alone=True),
         Row(35, backends.row_35, limit_s=600, alone=True),
         Row(36, operation.row_36, limit_s=180),
+        Row(37, fetching.row_37),
+        Row(38, hostile.row_38, alone=True),
+        Row(39, hostile.row_39, limit_s=240, alone=True),
         Row(40, security.row_40, limit_s=180),
         Row(41, security.row_41, limit_s=180),
         Row(44, security.row_44),
+        Row(46, hostile.row_46, limit_s=900, alone=True),
     )
 }

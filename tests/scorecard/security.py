@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from daemon import JSONL, ONNX, Daemon
 from media import camera_clip
@@ -35,47 +36,69 @@ def _tests(folder: Path, *arguments: str) -> Figures:
     return {"tests passed": int(passed[1]), "took s": time.monotonic() - start}
 
 
-SECRETS = {scope: f"{scope}-0123456789abcdef" for scope in ("metrics", "read", "control")}
-OPEN = {"/livez", "/readyz"}
+SECRETS = {scope: f"{scope}-0123456789abcdef" for scope in ("metrics", "read", "control", "infer")}
+OPEN = {"/livez", "/readyz", "/healthz", "/readiness", "/v2/health/live", "/v2/health/ready"}
 TOKENS = "sources_by_api = true\n" + "".join(
     f'[server.tokens.for_{scope}]\ntoken = "{secret}"\nscopes = ["{scope}"]\n' for scope, secret in SECRETS.items()
 )
 EXPIRED = (
-    '[server.tokens.old]\ntoken = "expired-0123456789abcdef"\nscopes = ["metrics", "read", "control"]\n'
+    '[server.tokens.old]\ntoken = "expired-0123456789abcdef"\nscopes = ["metrics", "read", "control", "infer"]\n'
     "expires = 2020-01-01T00:00:00Z\n"
 )
+
+
+def _at(path: str, operation: dict[str, Any]) -> str:
+    """A path that the route takes."""
+    for parameter in operation.get("parameters", []):
+        if parameter["in"] == "path":
+            pattern = parameter["schema"]["pattern"].removeprefix("^").removesuffix("$")
+            found = next(word for word in ("nobody", *pattern.split("|")) if re.fullmatch(pattern, word))
+            path = path.replace(f"{{{parameter['name']}}}", found)
+    return path
 
 
 def row_40(folder: Path) -> Figures:
     """Every route that the program describes, with no token, wrong ones, an expired one and those of other scopes."""
     wrong = ["", "Bearer ", "Bearer unknown-0123456789abcdef", "Bearer expired-0123456789abcdef", "Basic cmVhZDpyZWFk"]
-    asked = 0
+    asked = routes = 0
     with Daemon(folder, synthetic("cam") + ONNX + JSONL, server=TOKENS + EXPIRED, token=SECRETS["metrics"]) as daemon:
         daemon.ready().wait_frames("cam", 5)
 
-        def status(method: str, path: str, authorization: str) -> int:
+        def status(method: str, path: str, authorization: str = "Basic none", **headers: str) -> int:
             nonlocal asked
             asked += 1
-            return daemon.request(path, method, headers={"Authorization": authorization})[0]
+            return daemon.request(path, method, headers={"Authorization": authorization, **headers})[0]
 
         described = daemon.request("/api/v1/openapi.json", headers={"Authorization": f"Bearer {SECRETS['read']}"})
         paths = json.loads(described[1])["paths"]
-        assert len(paths) >= 10, list(paths)
+        assert len(paths) >= 100, list(paths)
         for path, methods in paths.items():
-            for method in (name.upper() for name in methods if name in ("get", "put", "post", "delete")):
-                at = path.replace("{name}", "nobody")
+            for name, operation in methods.items():
+                routes += 1
+                method, at = name.upper(), _at(path, operation)
                 refused = [status(method, at, each) for each in wrong]
+                refused += [status(method, f"{at}?api_key=None"), status(method, at, **{"x-api-key": "unknown"})]
                 if path in OPEN:
                     assert set(refused) == {200}, f"{method} {path} answers {refused}"
                     continue
                 assert set(refused) == {401}, f"{method} {path} answers {refused} without a good token"
                 by_scope = {scope: status(method, at, f"Bearer {secret}") for scope, secret in SECRETS.items()}
+                (wanted,) = operation["security"][0]["bearer"]
                 let_in = [scope for scope, answer in by_scope.items() if answer not in (401, 403)]
-                assert len(let_in) == 1, f"{method} {path} answers {by_scope}"
-                assert (let_in == ["control"]) == (method != "GET"), f"{method} {path} answers {by_scope}"
+                assert let_in == [wanted], f"{method} {path} answers {by_scope}, and wants {wanted}"
+                elsewhere = [
+                    status(method, f"{at}?api_key={SECRETS[wanted]}"),
+                    status(method, at, **{"x-api-key": SECRETS[wanted]}),
+                ]
+                assert (set(elsewhere) == {401}) == ("tags" not in operation), f"{method} {path} answers {elsewhere}"
+                if "tags" not in operation:
+                    assert (wanted == "control") == (method != "GET"), f"{method} {path} wants {wanted}"
         daemon.wait_frames("cam", 5)
         daemon.stop()
-    return {"requests": asked, "routes": len(paths), **_tests(folder, "tests/unit/server/test_access.py")}
+        leaked = [secret for secret in SECRETS.values() if secret in daemon.log()]
+        assert not leaked, f"in the log: {leaked}"
+    tests = ("tests/unit/server/test_access.py", "tests/unit/server/inference/test_table.py")
+    return {"requests": asked, "routes": routes, **_tests(folder, *tests)}
 
 
 def row_41(folder: Path) -> Figures:

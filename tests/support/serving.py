@@ -95,7 +95,7 @@ class FakeControl:
             "uptime_s": 1.5,
             "stopping": False,
             "sources": [source(name) for name in self.sources],
-            "backends": [{"name": "local", "model": "m.onnx", "ready": True, "error": None}],
+            "backends": [{"name": "local", "model": "m.onnx", "ready": True, "error": None, "on_fallback": False}],
             "sinks": [{"name": "s", "open": True, "error": None, "accepted": 1, "outcomes": {}, "pending": 1}],
         }
 
@@ -130,6 +130,7 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     text: str
+    data: bytes = b""
 
     @property
     def body(self) -> Any:
@@ -140,17 +141,19 @@ class Answer:
 Ask = Callable[..., Awaitable[Answer]]
 
 
-def serve(under_test: Server, test: Callable[[Ask], Awaitable[None]]) -> None:
-    """Run `test` beside a started server, which is closed whatever happens."""
+def serve(server: Server | Callable[[], Server], test: Callable[[Ask], Awaitable[None]]) -> None:
+    """Run `test` beside a started server (or one that is made on the loop), which is closed whatever happens."""
 
     async def main() -> None:
+        under_test = server() if callable(server) else server
         await under_test.start()
         try:
-            async with aiohttp.ClientSession(under_test.url) as session:
+            async with aiohttp.ClientSession() as session:
 
                 async def ask(method: str, path: str, **options: Any) -> Answer:
-                    async with session.request(method, path, **options) as response:
-                        return Answer(response.status, response.headers, await response.text())
+                    async with session.request(method, under_test.url + path, **options) as response:
+                        data = await response.read()
+                        return Answer(response.status, response.headers, data.decode(errors="replace"), data)
 
                 await test(ask)
         finally:

@@ -1,35 +1,35 @@
 """What every dialect of the inference server works with: models, pictures out of requests, refusals, routes."""
 
-from collections.abc import Awaitable, Callable, Sequence
+import json
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from aiohttp import web
 
 from pipeline.contracts.frame import Picture, Wishes
 from pipeline.contracts.result import Embedding
-from pipeline.runtime.asking import Answer, Asking, Served
+from pipeline.runtime.asking import Answer, AskError, Asking, Served
 from pipeline.server.access import Scope
+from pipeline.server.inference.body import BodyReader, parse_json
+from pipeline.server.inference.limits import InferenceLimits
+from pipeline.server.inference.multipart import Part, boundary_of, parse_multipart
+from pipeline.server.inference.refusal import RefusedError, busy, refusal_of
 
+__all__ = [
+    "Dialect",
+    "InferenceLimits",
+    "InferenceRoute",
+    "Part",
+    "Pictures",
+    "RefusedError",
+    "Service",
+    "json_answer",
+]
 
-class RefusedError(Exception):
-    """A request that is not carried out; the dialect writes it in its own form.
+T = TypeVar("T")
 
-    Attributes:
-        status: of HTTP.
-        message: what the client did wrong, or what is the matter; nothing about insides.
-        retry_after_s: goes into `Retry-After`.
-        kind: for dialects that name their errors.
-    """
-
-    def __init__(
-        self, status: int, message: str, *, retry_after_s: float | None = None, kind: str | None = None
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.retry_after_s = retry_after_s
-        self.kind = kind
+DialectName = Literal["roboflow", "huggingface", "supervisely", "kserve"]
 
 
 class Pictures(Protocol):
@@ -61,12 +61,34 @@ class Pictures(Protocol):
 
 
 class Service:
-    """Made once for each server; used by all dialects on the main loop."""
+    """Made once for each server; used by all dialects on the main loop.
 
-    asking: Asking
-    pictures: Pictures
-    max_pictures: int
-    timeout_s: float
+    Args:
+        asking: the models.
+        pictures: decodes what clients send.
+        limits: what they may take.
+
+    Attributes:
+        asking: the models; what it raises (`AskError`) may be left to go up to the mount.
+        pictures: decodes what clients send.
+        limits: all of them.
+        max_pictures: in one request.
+        timeout_s: how long one request may take.
+    """
+
+    def __init__(self, asking: Asking, pictures: Pictures, limits: InferenceLimits | None = None) -> None:
+        self.asking = asking
+        self.pictures = pictures
+        self.limits = limits or InferenceLimits()
+        self.max_pictures = self.limits.max_pictures
+        self.timeout_s = self.limits.timeout_s
+        self._bodies = BodyReader(self.limits)
+        self._waiting = 0
+
+    @property
+    def waiting(self) -> int:
+        """Pictures and texts of all clients that wait for a model."""
+        return self._waiting
 
     def model(self, model_id: str) -> Served:
         """The model that goes by this name or alias.
@@ -74,15 +96,24 @@ class Service:
         Raises:
             RefusedError: 404.
         """
-        raise NotImplementedError
+        served = self.asking.find(model_id)
+        if served is None:
+            # The id is the client's own text: cut, and without what could break a line of a log.
+            raise RefusedError(404, f"there is no model {model_id[:200]!r}", kind="unknown")
+        return served
 
     async def infer(self, model_id: str, pictures: Sequence[Picture], wishes: Wishes | None = None) -> list[Answer]:
         """An answer for each picture.
 
         Raises:
-            RefusedError: 404, 503 with `Retry-After` (too many wait, or the model is loading), 504, 500, 501.
+            RefusedError: 404, 413 (more than `max_pictures`), 503 with `Retry-After` (too many wait, or the model is
+                loading), 504, 500, 501.
         """
-        raise NotImplementedError
+        if not pictures:
+            return []
+        self.check_count(len(pictures))
+        asked = self.asking.infer(model_id, pictures, wishes, timeout_s=self.timeout_s)
+        return await self._admitted(len(pictures), asked)
 
     async def embed_texts(self, model_id: str, texts: Sequence[str]) -> list[Embedding]:
         """A vector for each text.
@@ -90,26 +121,92 @@ class Service:
         Raises:
             RefusedError: as `infer`; 501 where the model takes no texts.
         """
-        raise NotImplementedError
+        if not texts:
+            return []
+        asked = self.asking.embed_texts(model_id, texts, timeout_s=self.timeout_s)
+        return await self._admitted(1, asked)
 
-    async def body(self, request: web.Request) -> bytes:
-        """The whole body, un-gzipped and un-deflated, within `max_body_bytes`.
+    async def load(self, model_id: str) -> Served:
+        """Have a model that was unloaded loaded again; waits until it is ready.
 
         Raises:
-            RefusedError: 413; 400 where it does not unpack, 408 where it does not come.
+            RefusedError: 404, 500.
         """
-        raise NotImplementedError
+        try:
+            return await self.asking.load(model_id)
+        except AskError as error:
+            raise refusal_of(error) from error
 
-    async def json(self, request: web.Request) -> object:
+    async def unload(self, model_id: str) -> Served:
+        """Take a model out and free its memory.
+
+        Raises:
+            RefusedError: 404; 501 where cameras use it.
+        """
+        try:
+            return await self.asking.unload(model_id)
+        except AskError as error:
+            raise refusal_of(error) from error
+
+    def check_count(self, pictures: int) -> None:
+        """Before they are decoded.
+
+        Raises:
+            RefusedError: 413: more pictures than one request may have.
+        """
+        if pictures > self.max_pictures:
+            raise RefusedError(413, f"{pictures} pictures in one request; at most {self.max_pictures} are taken")
+
+    async def body(self, request: web.Request) -> bytes:
+        """The whole body, un-gzipped and un-deflated, within `max_body_bytes`. A second call gives the same.
+
+        Raises:
+            RefusedError: 413; 400 where it does not unpack, 408 where it does not come, 503 where too much is held.
+        """
+        return await self._bodies.read(request)
+
+    async def json(self, request: web.Request) -> Any:
         """The body as JSON, whatever its Content-Type says.
 
         Raises:
             RefusedError: 400, also where it is nested too deep; or as `body`.
         """
-        raise NotImplementedError
+        return parse_json(await self.body(request))
+
+    async def parts(self, request: web.Request) -> list[Part]:
+        """The parts of a `multipart/form-data` body, in their order.
+
+        Raises:
+            RefusedError: 400, or as `body`.
+        """
+        boundary = boundary_of(request.headers.get("Content-Type", ""))
+        return parse_multipart(await self.body(request), boundary)
+
+    async def _admitted(self, count: int, asked: Coroutine[Any, Any, T]) -> T:
+        if self._waiting + count > self.limits.max_waiting:
+            asked.close()
+            if count > self.limits.max_waiting:
+                raise RefusedError(413, f"{count} pictures in one request; at most {self.limits.max_waiting} may wait")
+            raise busy("too many pictures wait for a model already")
+        self._waiting += count
+        try:
+            return await asked
+        except AskError as error:
+            raise refusal_of(error) from error
+        finally:
+            self._waiting -= count
 
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def json_answer(body: Any, status: int = 200) -> web.Response:
+    """JSON as exactly `application/json`: some clients take nothing else, not even with a charset behind it."""
+    return web.Response(
+        status=status,
+        body=json.dumps(body, allow_nan=False, separators=(",", ":")).encode(),
+        headers={"Content-Type": "application/json"},
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +237,14 @@ class Dialect:
     Attributes:
         name: as in `[server.inference]`.
         routes: all its paths.
-        refuse: writes a refusal in the dialect's own form. Gets refusals of the server itself, too: 401, 403, 413, 500.
+        refuse: writes a refusal in the dialect's own form. Gets refusals of the server itself, too: 401, 403, 404,
+            405, 413, 421, 500. The mount adds `Retry-After`, `Allow` and `WWW-Authenticate` to what it returns.
         token: finds the client's token where this dialect puts it, besides `Authorization: Bearer`, the query's
             `api_key` and `x-api-key`, where everybody's is looked for; None: nowhere else. It may read the body.
         close: called when the server closes.
     """
 
-    name: Literal["roboflow", "huggingface", "supervisely", "kserve"]
+    name: DialectName
     routes: Sequence[InferenceRoute]
     refuse: Callable[[web.Request, RefusedError], web.Response]
     token: Callable[[web.Request], Awaitable[str | None]] | None = None
