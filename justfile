@@ -47,11 +47,19 @@ scorecard ROWS="" *ARGS:
 soak MINUTES="20":
     uv run --extra demo python -m tests.soak.run {{ MINUTES }}
 
+# Four cameras on a second Penstock that is stopped, killed, slowed and answers 429; writes tests/remote/RESULTS.md.
+remote MINUTES="5":
+    uv run --extra demo python -m tests.remote.run {{ MINUTES }} --write
+
+# A backend elsewhere against the ideal of its window; writes tests/bench/results/remote.md.
+bench-remote:
+    uv run --extra demo python -m tests.bench.remote --write
+
 # What some tests want of Debian (they skip without): as root, with apt.
 setup-rigs: (_packages "strace iproute2 nftables systemd") _prometheus
 
 # What `just scorecard` wants on top.
-setup-scorecard: setup-rigs (_packages "libfaketime stress-ng zzuf mmdebstrap systemd-container")
+setup-scorecard: setup-rigs (_packages "libfaketime stress-ng zzuf mmdebstrap systemd-container") _schemathesis
 
 _packages NAMES:
     #!/bin/sh
@@ -60,6 +68,14 @@ _packages NAMES:
         dpkg -s "$name" >/dev/null 2>&1 || apt-get install -y -qq --no-install-recommends "$name" >/dev/null \
           || echo "$name could not be installed: what needs it will be skipped"
     done
+
+# What asks the API anything, in an environment of its own: it wants other versions of what the tests use.
+_schemathesis:
+    #!/bin/sh
+    to="${XDG_CACHE_HOME:-$HOME/.cache}/penstock-rigs/venvs/schemathesis"
+    [ -x "$to/bin/schemathesis" ] && exit 0
+    uv venv -q "$to" && uv pip install -q --python "$to/bin/python" "schemathesis==4.32.5" \
+      || echo "schemathesis could not be installed: row 46 of the scorecard will not run"
 
 # The programs only, in a folder of their own: the package would start a service.
 _prometheus:
@@ -70,6 +86,14 @@ _prometheus:
     (cd "$work" && apt-get -o APT::Sandbox::User=root download -qq prometheus && mkdir -p "$to" && dpkg -x prometheus_*.deb "$to") \
       || echo "prometheus could not be fetched: the tests that need it will be skipped"
     rm -rf "$work"
+
+# The vendors' own clients and servers, each in an environment of its own: what tests/conformance wants (else it skips).
+conformance-setup *NAMES:
+    python tests/conformance/setup.py {{ NAMES }}
+
+# Every feature of the vendors' documents, shown by their own programs; writes tests/conformance/REPORT.md.
+conformance-report *ARGS: conformance-setup
+    uv run --extra demo python -m tests.conformance.report {{ ARGS }}
 
 # The shipped unit under a real systemd, as root; writes tests/systemd/RESULTS.md.
 systemd: setup-scorecard

@@ -93,8 +93,10 @@ class Client(Protocol):
 class Dialect(Protocol):
     """One protocol. Made by a plugin's `build`; `open` and `infer` run on the main loop."""
 
+    model: str
+    """What the model is called: stands in every result. Settled by `open`."""
     max_batch: int
-    """Pictures in one request, at most; the config's `max_batch_size` bounds it further."""
+    """Pictures in one request, at most; the config's `max_batch_size` bounds it further. Settled by `open`."""
 
     async def open(self, client: Client) -> ModelInfo | None:
         """Ask the server about the model; called until it succeeds. None: it does not say.

@@ -53,7 +53,7 @@ class Usage(NamedTuple):
 
 
 class Daemon:
-    """One `penstock run` in a folder of its own; use it as a context manager: afterwards the process is gone.
+    """One `penstock run`, or what else `command` says, in a folder of its own; a context manager: then it is gone.
 
     `text` is the pipeline.toml without its `[server]` table; a file `model.onnx` is made where there is none. The
     output goes to the files `stdout` and `stderr` in the folder. Requests carry `token` unless they bring headers of
@@ -69,8 +69,10 @@ class Daemon:
         token: str | None = None,
         before: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        command: str = "run",
     ) -> None:
         self.folder = folder
+        self._command = command
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._server = f'\n[server]\nlisten = "127.0.0.1:{self.port}"\n{textwrap.dedent(server)}\n'
@@ -91,7 +93,7 @@ class Daemon:
     def __enter__(self) -> Self:
         with (self.folder / "stdout").open("wb") as out, (self.folder / "stderr").open("wb") as err:
             self.process = subprocess.Popen(
-                [*self._before, sys.executable, "-m", "pipeline", "run"],
+                [*self._before, sys.executable, "-m", "pipeline", self._command],
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=out,

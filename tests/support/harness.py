@@ -10,6 +10,7 @@ from fakes import FakeBackendConfig, FakeSink, FakeSinkConfig, FakeSourceConfig,
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.config.loader import from_tree
+from pipeline.contracts.backend import BackendConfig
 from pipeline.contracts.clock import SystemClock
 from pipeline.contracts.source import SourceConfig
 from pipeline.registry import Registry
@@ -83,7 +84,9 @@ class Run:
             assert asked == settled + samples["penstock_client_frames_in_flight", (("backend", name),)]
 
 
-def run(tree: dict[str, Any], during: During | None = None, plugins: Sequence[type[SourceConfig]] = ()) -> Run:
+def run(
+    tree: dict[str, Any], during: During | None = None, plugins: Sequence[type[SourceConfig | BackendConfig]] = ()
+) -> Run:
     """Run a pipeline of fakes to its end; `during` runs beside it in the loop, `plugins` are there besides the fakes.
 
     The ledger is checked at the end of every run: it balances, nothing is in flight, and the metrics say the same.

@@ -13,6 +13,9 @@ from pipeline.contracts.frame import Size
 from pipeline.contracts.result import Detections
 from pipeline.server.inference.multipart import boundary_of, parse_multipart
 from pipeline.wire.huggingface_answers import encode_detections
+from pipeline.wire.kserve import HEADER, InferResponse, decode_request, header_length
+from pipeline.wire.kserve import encode_response as encode_tensors
+from pipeline.wire.kserve_results import outputs_of, to_tensors
 from pipeline.wire.roboflow import RegistryModel, encode_registry, encode_response
 from pipeline.wire.supervisely import encode_session_info, result_item
 from pipeline.wire.supervisely_annotation import encode_annotation
@@ -62,3 +65,21 @@ def supervisely_rules(asked: Asked) -> Any:
     parts = parse_multipart(asked.body, boundary_of(asked.headers["content-type"]))
     results = [result_item(encode_annotation(*bright_box(part.data))) for part in parts if part.name == "files"]
     return results if asked.path == "/inference_batch" else results[0]
+
+
+def kserve_rules(asked: Asked) -> Any:
+    """The open inference protocol, as a Penstock speaks it: files in, boxes out."""
+    info = ModelInfo("object-detection", ("thing",))
+    if asked.path.endswith("/config"):
+        return {"max_batch_size": 16, "parameters": {"labels": {"string_value": '["thing"]'}}}
+    if not asked.path.endswith("/infer"):
+        outputs = [spec.to_dict() for spec in outputs_of(info.task)]
+        return {
+            "name": "det",
+            "inputs": [{"name": "image", "datatype": "UINT8", "shape": [-1, -1, -1, 3]}],
+            "outputs": outputs,
+        }
+    request = decode_request(asked.body, header_length(asked.headers.get(HEADER.lower())))
+    tensors = to_tensors([bright_box(data)[0] for data in request.inputs[0].array.tolist()], info)
+    body = encode_tensors(InferResponse("det", "1", tensors), [one.name for one in tensors])
+    return Reply(body=body.data, headers={"Content-Type": body.media_type, HEADER: str(body.header_length)})
