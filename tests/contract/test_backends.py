@@ -16,7 +16,7 @@ from looped import LoopedContext
 from makers import brightness_model
 from misbehaving_server import Asked, MisbehavingServer
 from pydantic import ValidationError
-from remote_rules import huggingface_rules, roboflow_rules, supervisely_rules
+from remote_rules import huggingface_rules, kserve_rules, roboflow_rules, supervisely_rules
 
 from pipeline.contracts.backend import Backend, BackendConfig
 from pipeline.contracts.errors import PenstockError
@@ -40,6 +40,7 @@ EXAMPLES: dict[str, Callable[[Path], dict[str, Any]]] = {
 
 REMOTE: dict[str, tuple[Callable[[Asked], Any], dict[str, Any]]] = {
     "huggingface": (huggingface_rules, {"model": "a/b", "task": "object-detection"}),
+    "kserve": (kserve_rules, {"model_name": "det", "max_batch_size": 3}),
     "roboflow": (roboflow_rules, {"model_id": "det/1", "max_batch_size": 3}),
     "supervisely": (supervisely_rules, {"max_batch_size": 3}),
 }
