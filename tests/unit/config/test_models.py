@@ -43,7 +43,10 @@ def test_a_model_changes_the_hash(load_text: Load, minimal: str) -> None:
     ("text", "fault"),
     [
         (MODEL + "[sources.gate]\ntype='camera'\nurl='x'\n", "sinks: there is no sink"),
-        (MODEL + "[sources.gate]\ntype='camera'\nurl='x'\n", "sources.gate.backend: is missing; name one of the models"),
+        (
+            MODEL + "[sources.gate]\ntype='camera'\nurl='x'\n",
+            "sources.gate.backend: is missing; name one of the models",
+        ),
         (MODEL.replace("model =", "modle ="), "models.coco.modle: "),
         (MODEL.replace('"coco/9"', '"two words"'), "models.coco.aliases"),
         (MODEL + MODEL.replace(".coco", ".other"), "models.other.aliases: 'coco/9' is what coco is called, too"),
