@@ -136,7 +136,7 @@ def _read_again(overlay: Overlay | None, running: Settings) -> Settings:
         raise RuntimeError("a run without a file has nothing to read again")
     new = load(running.path, registry=Registry.load(), overlay=overlay)
     if running.serves_only:
-        new = of_file(new, None)
+        new = of_file(new, running.listen)
     check(new, to_run=True, running=running)
     return new
 

@@ -62,4 +62,5 @@ def of_file(settings: "Settings", listen: str | None) -> "Settings":
         missing = ConfigError("nothing can be served: it is not enabled", key="server.inference.enabled")
     if missing is not None:
         raise ConfigProblems([settings.blame("core", "", missing)])
-    return replace(settings, sources={}, sinks={}, server=server, models=frozenset(settings.backends), serves_only=True)
+    models = frozenset(settings.backends)
+    return replace(settings, sources={}, sinks={}, server=server, models=models, serves_only=True, listen=listen)

@@ -117,7 +117,7 @@ def _components(
         parts.declared[kind] = tuple(tables)
     if not tables:
         if isinstance(tree.get(table, {}), Mapping) and _is_needed(table, parts):
-            report((table,), f"there is no {kind}; add a table [{table}.NAME] with a type: {_or(registry.types(kind))}")
+            report((table,), _missing(table, kind, tree, registry))
         return
     classes = {}
     for name, raw in tables.items():
@@ -136,11 +136,20 @@ def _components(
         if isinstance(made, SourceConfig):
             parts.sources[name] = made
         elif isinstance(made, BackendConfig):
-            parts.backends[name] = made
+            # What stands in [models] is there for clients, also where the type's own default is not to offer it.
+            offered = table == "models" and "serve" not in made.model_fields_set
+            parts.backends[name] = made.model_copy(update={"serve": True}) if offered and not made.serve else made
         elif isinstance(made, SinkConfig):
             parts.sinks[name] = made
         if made is not None:
             parts.merged[table, name] = merged
+
+
+def _missing(table: str, kind: Kind, tree: Mapping[str, Any], registry: Registry) -> str:
+    message = f"there is no {kind}; add a table [{table}.NAME] with a type: {_or(registry.types(kind))}"
+    if table == "sources" and "backends" in tree and "sinks" not in tree:
+        message += "; or rename [backends.NAME] to [models.NAME] to serve models alone"
+    return message
 
 
 def _is_needed(table: str, parts: Parts) -> bool:

@@ -20,10 +20,13 @@ def check_references(parts: Parts, report: Report) -> None:
     """Fill in the backend that a source left out, and report names that nobody has."""
     backends = parts.declared.get("backend", ())
     known = (*backends, *parts.models)
+    lenders = {backend.fallback for backend in parts.backends.values()}
+    # A fallback is there for another backend. Where each is another's there is nothing to tell them apart by.
+    meant = tuple(name for name in backends if name not in lenders) or backends
     for name, source in parts.sources.items():
         key = ("sources", name, "backend")
-        if source.backend is None and len(backends) == 1:
-            parts.sources[name] = source.model_copy(update={"backend": backends[0]})
+        if source.backend is None and len(meant) == 1:
+            parts.sources[name] = source.model_copy(update={"backend": meant[0]})
         elif source.backend is None and backends:
             report(key, f"is missing; with several backends each source names one: {', '.join(backends)}")
         elif source.backend is None and parts.models:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import AwareDatetime, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 
+from pipeline.config.inference import InferenceConfig, off_is_none
 from pipeline.config.overlay import Overlay
 from pipeline.config.problems import ConfigProblems, Places, Problem
 from pipeline.contracts.backend import BackendConfig
@@ -51,26 +52,9 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def _off_is_none(value: object) -> object:
-    return None if value == LISTEN_OFF else value
-
-
 def _endless_is_none(value: object) -> object:
     """TOML has no null, but it has `inf`; an environment variable has only text."""
     return None if (isinstance(value, float) and value == math.inf) or value == "inf" else value
-
-
-def _mount(value: str | None) -> str | None:
-    """`/hf/` as `/hf`, `/` as nothing."""
-    if value is None:
-        return None
-    path = value.rstrip("/")
-    if not re.fullmatch(r"(/[A-Za-z0-9._-]+)*", path):
-        raise ValueError(f'must be a path such as "/hf", "/" for none, or "{LISTEN_OFF}"')
-    return path
-
-
-Mount = Annotated[str | None, BeforeValidator(_off_is_none), AfterValidator(_mount)]
 
 
 class TokenConfig(FrozenModel):
@@ -94,32 +78,6 @@ class TokenConfig(FrozenModel):
         return value
 
 
-class InferenceConfig(FrozenModel):
-    """The `[server.inference]` table: the models, offered to clients of other servers."""
-
-    enabled: bool = Field(default=True, description="offer models to clients")
-    roboflow: Mount = Field(default="", description='path in front of the Roboflow routes, or "off"')
-    huggingface: Mount = Field(default="/hf", description='path in front of the Hugging Face routes, or "off"')
-    supervisely: Mount = Field(default="/sly", description='path in front of the Supervisely routes, or "off"')
-    kserve: Mount = Field(default="", description='path in front of the KServe routes (/v2), or "off"')
-    workflows: ConfigPath | None = Field(
-        default=None, description="folder with Roboflow workflows that clients may run by name: WORKSPACE/ID.json"
-    )
-    max_body_bytes: int = Field(default=64 << 20, ge=1024, le=4 << 30, description="the longest request that is read")
-    max_pixels: int = Field(default=50_000_000, ge=1, description="a picture with more is refused before it is decoded")
-    max_pictures: int = Field(default=64, ge=1, le=4096, description="pictures in one request")
-    max_waiting: int = Field(default=64, ge=1, le=4096, description="pictures of all clients that may wait for a model")
-    priority: int = Field(default=0, ge=-100, le=100, description="of the clients' pictures beside the cameras' frames")
-    timeout_s: float = Field(default=60.0, gt=0, le=3600, description="how long one request may take")
-    allow_urls: bool = Field(default=False, description="fetch pictures that a request names by URL")
-    url_hosts: tuple[str, ...] = Field(
-        default=(), description="hosts from which pictures may be fetched; any public one if left out"
-    )
-    allow_private_urls: bool = Field(
-        default=False, description="also from private and loopback addresses; only for hosts in url_hosts"
-    )
-
-
 class ServerConfig(FrozenModel):
     """The `[server]` table: metrics, health, status and orders over HTTP."""
 
@@ -127,7 +85,7 @@ class ServerConfig(FrozenModel):
         default={}, description="who may ask; without any, everybody on this machine"
     )
     # Behind the tokens: its validator looks at them.
-    listen: Annotated[str | None, BeforeValidator(_off_is_none)] = Field(
+    listen: Annotated[str | None, BeforeValidator(off_is_none)] = Field(
         default="127.0.0.1:9464", description='host:port, or "off"; other machines can ask only with a token'
     )
     hosts: tuple[str, ...] = Field(
@@ -232,6 +190,7 @@ class Settings:
         overlay: the sources that were put or removed over HTTP, which `sources` already reckons with.
         models: names of the backends that stand in `[models]`: they are there for clients, no source uses them.
         serves_only: `penstock serve`: sources and sinks of the file are left alone.
+        listen: what `penstock serve --listen` said, which goes before the file's; None: nothing.
         file_sources: names of the sources that stand in the file itself, whether the overlay hides them or not.
     """
 
@@ -250,11 +209,18 @@ class Settings:
     file_sources: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
     models: frozenset[str] = frozenset()
     serves_only: bool = False
+    listen: str | None = None
 
     def backend_of(self, source: str) -> str:
         """Name of the backend that answers for `source`."""
         name = self.sources[source].backend
         return next(iter(self.backends)) if name is None else name
+
+    @property
+    def needed_backends(self) -> frozenset[str]:
+        """Names of the backends that sources use, or that others fall back on."""
+        fallbacks = (backend.fallback for backend in self.backends.values() if backend.fallback is not None)
+        return frozenset((*map(self.backend_of, self.sources), *fallbacks))
 
     def sources_of(self, sink: str) -> tuple[str, ...]:
         """Names of the sources whose results go to `sink`."""

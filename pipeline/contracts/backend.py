@@ -24,6 +24,16 @@ Task = Literal[
 ]
 """What a model does, in Roboflow's words; `embedding`: picture to vector (CLIP), `text`: picture to text."""
 
+TextsAre = Literal["labels", "question"]
+"""What `Wishes.texts` are to a model: what it chooses from; or a question, which comes first, and behind it what was
+asked and answered before, in turns."""
+
+MAX_TEXTS = 1000
+"""So many texts may go with one picture, or into one `embed_texts`."""
+
+MAX_TEXT_CHARS = 10_000
+"""So long may each of them be."""
+
 Alias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+){0,3}$", max_length=200)]
 """A model's id as clients elsewhere call it: `coco/9`, `facebook/detr-resnet-50`."""
 
@@ -76,12 +86,14 @@ class ModelInfo:
         labels: names of its classes; () where it has none.
         input_size: width and height that it is fed; None where it takes any.
         keypoints: names of the keypoints.
+        texts: what `Wishes.texts` are to it; None: it does not look at them (or it is a `TextEncoder`, which compares).
     """
 
     task: Task
     labels: tuple[str, ...] = ()
     input_size: Size | None = None
     keypoints: tuple[str, ...] = ()
+    texts: TextsAre | None = None
 
 
 @runtime_checkable
@@ -144,6 +156,16 @@ class Measured(Protocol):
 
     def read(self) -> BackendReading:
         """How it is; never waits."""
+        ...
+
+
+@runtime_checkable
+class Patient(Protocol):
+    """A backend that waits for somebody else, and gives up by itself: it is not stuck before that."""
+
+    @property
+    def patience_s(self) -> float:
+        """Seconds that one `infer` may wait."""
         ...
 
 

@@ -132,7 +132,8 @@ class Wishes:
         class_agnostic_nms: boxes of different classes suppress each other, too.
         classes: names of the classes to keep.
         keypoint_confidence: leave out keypoints that the model is less sure of, 0..1.
-        texts: what to compare the picture with: the candidate labels of zero-shot classification.
+        texts: what to compare the picture with: the candidate labels of zero-shot classification; or the question
+            about it, and behind that what was asked and answered before, in turns.
     """
 
     confidence: float | None = None

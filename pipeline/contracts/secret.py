@@ -237,7 +237,9 @@ def _checked(value: str) -> str:
             "? as %3F, # as %23, @ as %40 and : as %3A"
         ) from error
     if not parts.scheme or not parts.netloc:
-        raise ValueError("is no URL of the form scheme://host/path, for example rtsp://camera.lan/stream1")
+        raise ValueError(
+            "is no URL of the form scheme://host/path, for example rtsp://camera.lan/stream1 or http://10.0.0.9:9464"
+        )
     return value
 
 

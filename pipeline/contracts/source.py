@@ -65,7 +65,9 @@ class Idle(Protocol):
 class SourceConfig(ComponentConfig, ABC):
     """The keys that every source has: they are carried out by the runner around it, not by the plugin."""
 
-    backend: Name | None = Field(default=None, description="name of the backend; may be left out while there is one")
+    backend: Name | None = Field(
+        default=None, description="name of the backend; may be left out while there is one, fallbacks not counted"
+    )
     stride: int = Field(default=1, ge=1, description="take every n-th frame; the others are sampled out")
     max_fps: float | None = Field(default=None, gt=0, description="take at most this many frames of each second")
     max_staleness_s: float | None = Field(

@@ -2,17 +2,17 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import NamedTuple
+from concurrent.futures import CancelledError
 from uuid import uuid4
 
-from pipeline.contracts.backend import Backend
-from pipeline.contracts.errors import BackendErrorCode, ConfigError, FatalError, PenstockError, TransientError
+from pipeline.contracts.backend import Backend, Patient
+from pipeline.contracts.errors import ConfigError, FatalError, PenstockError, TransientError
 from pipeline.contracts.frame import Frame
 from pipeline.contracts.result import Embedding, Prediction, Result
-from pipeline.runtime.backoff import Backoff, BugAllowance
+from pipeline.runtime.backoff import Backoff
 from pipeline.runtime.context import Surroundings
 from pipeline.runtime.fallback import Fallback, Lender
+from pipeline.runtime.inference import Answered, Inference
 from pipeline.runtime.ledger import FrameOutcome
 from pipeline.runtime.queue import Drops, Lane, LaneLimits, LaneQueue
 from pipeline.runtime.reorder import InOrder
@@ -23,17 +23,6 @@ from pipeline.runtime.watch import Stage
 DROPS = Drops(
     full=FrameOutcome.DROPPED_QUEUE_FULL, stale=FrameOutcome.DROPPED_STALE, closed=FrameOutcome.DROPPED_SHUTDOWN
 )
-
-
-class _Answer(NamedTuple):
-    """What became of one batch: a prediction or an outcome for each frame, and who answered."""
-
-    batch: list[Waiting]
-    predictions: Sequence[Prediction | FrameOutcome]
-    backend: str
-    model: str
-    inferred_at: float
-    inference_s: float
 
 
 class BackendRunner:
@@ -51,14 +40,17 @@ class BackendRunner:
         backend: Backend,
         *,
         config_hash: str,
+        interrupt: Callable[[], None],
         surroundings: Surroundings,
         max_wait_s: float = 0.0,
         trial: bool = False,
+        fallback: str | None = None,
         lender: Callable[[], Lender | None] | None = None,
     ) -> None:
         self.name = name
         self.backend = backend
         self.config_hash = config_hash
+        self.fallback = fallback  # its name
         self.error: PenstockError | None = None
         self.ready = False
         self.tried = False  # True once the first attempt to open it is over, however it ended
@@ -70,29 +62,27 @@ class BackendRunner:
         self._trial = trial
         self._events = surroundings.events
         self._clock = surroundings.clock
+        self._interrupt = interrupt
         self._on_change = surroundings.changed
-        self._bugs = BugAllowance()
         self._stages = [metrics.stage(stage, backend=name) for stage in ("preprocess", "infer", "postprocess")]
-        self._batch_frames = metrics.batch_frames(name)
-        self._requests = partial(metrics.requests, name)
-        for code in ("ok", "transient", "fatal", "bug"):
-            self._requests(code)
         self._fallback = (
             None
             if lender is None
             else Fallback(name, lender, events=surroundings.events, metrics=metrics, clock=surroundings.clock)
         )
-        self._trouble: TransientError | None = None  # why it is not open yet
         self._client_lane: Lane[Waiting] | None = None
         self._go = threading.Event()
         self._gone = threading.Event()
         self._lock = threading.Lock()
         self._workers: list[threading.Thread] = []
         self._use = Use(backend, self._over, lambda error: self._events.bug(f"backend {name}", error))
+        self._inference = Inference(
+            name, backend, self._use, fallback=self._fallback, give_up=self._give_up, surroundings=surroundings
+        )
         self._busy = self._delivering = 0
         self._answered = 0
         self._opener = threading.Thread(target=self._open_and_work, name=f"backend-{name}", daemon=True)
-        self._in_order: InOrder[_Answer] = InOrder(self._deliver, window=2)
+        self._in_order: InOrder[Answered] = InOrder(self._deliver, window=2)
         if not trial:
             self._go.set()
 
@@ -107,6 +97,9 @@ class BackendRunner:
 
     def finish(self) -> None:
         """No more will come: what waits is still inferred, but a backend that does not open is not tried again."""
+        if not self.ready and not self._gone.is_set():  # a server that hangs would be waited for in vain
+            self._gone.set()
+            self._interrupt()
         self._gone.set()
         self._go.set()
         with self._lock:
@@ -126,7 +119,13 @@ class BackendRunner:
         # A sink that takes nothing is told of as what it is; one that is not open yet is no reason for an alarm.
         could_begin = self._go.is_set() and self._delivering == 0 and len(self.queue) > 0
         works = bool(self._workers)
-        return Stage("backend", self.name, works and (self._busy > 0 or could_begin), self._answered)
+        patience_s = self.patience_s + (0.0 if self._fallback is None else self._fallback.patience_s)
+        return Stage("backend", self.name, works and (self._busy > 0 or could_begin), self._answered, patience_s)
+
+    @property
+    def patience_s(self) -> float:
+        """See `Patient`."""
+        return self.backend.patience_s if isinstance(self.backend, Patient) else 0.0
 
     @property
     def model(self) -> str:
@@ -154,7 +153,10 @@ class BackendRunner:
 
     def lend(self, frames: Sequence[Frame]) -> list[Prediction]:
         """See `Lender`."""
-        return self._use.lend(frames)
+        predictions = self._use.lend(frames)
+        for prediction in predictions:
+            self._measure(prediction)
+        return predictions
 
     def embed_texts(self, texts: Sequence[str]) -> Sequence[Embedding]:
         """See `Use.embed_texts`."""
@@ -171,6 +173,7 @@ class BackendRunner:
         try:
             if self._open():
                 self.ready = True
+                self._inference.not_open(None)
                 self._use.begin()
                 self._on_change()
                 self._begin()
@@ -211,18 +214,23 @@ class BackendRunner:
             try:
                 self.backend.open()
             except TransientError as error:
+                if self._gone.is_set():
+                    return False
                 if self._trial:
                     self._fail(error)
                     return False
                 delay_s = backoff.next_s(error.retry_after_s)
                 self._events.backend_retry(self.name, delay_s, error)
-                self._trouble, self.tried = error, True
+                self.tried = True
+                self._inference.not_open(error)
                 if self._fallback is not None:
                     self._begin()
                 self._on_change()
                 self._gone.wait(delay_s)
             except (FatalError, ConfigError) as error:
                 self._fail(error)
+                return False
+            except CancelledError:  # because it is gone: whether it could be opened is nobody's question any more
                 return False
             else:
                 took_s = self._clock.monotonic() - began_at
@@ -241,7 +249,7 @@ class BackendRunner:
                 with self._lock:
                     self._busy += 1
                 try:
-                    answer = self._infer(taken.items)
+                    answer = self._inference.answer(taken.items)
                 finally:
                     with self._lock:
                         self._busy -= 1
@@ -265,65 +273,13 @@ class BackendRunner:
 
     def _break(self, error: BaseException) -> None:
         self._events.bug(f"backend {self.name}", error)
-        self._fail(FatalError(f"{type(error).__name__}: {error}"))
+        self._give_up(FatalError(f"{type(error).__name__}: {error}"))
+
+    def _give_up(self, error: PenstockError) -> None:
+        self._fail(error)
         self.queue.close(FrameOutcome.FAILED_BACKEND)
 
-    def _infer(self, batch: list[Waiting]) -> _Answer:
-        began_at = self._clock.monotonic()
-        for waiting in batch:
-            waiting.route.waited(max(0.0, began_at - waiting.frame.decoded_at))
-        frames = [waiting.frame for waiting in batch]
-        who, model, code = self.name, self.backend.model, "ok"
-        predictions: Sequence[Prediction | FrameOutcome] = [FrameOutcome.FAILED_BACKEND] * len(frames)
-        try:
-            predictions = self._ask(frames)
-        except TransientError as error:
-            code = "transient" if error.code is None else error.code.value.lower()
-            who, model, predictions = self._ask_fallback(frames, error)
-        except (FatalError, ConfigError) as error:
-            code = "fatal"
-            self._fail(error)
-            self.queue.close(FrameOutcome.FAILED_BACKEND)
-        except BaseException as error:  # noqa: BLE001  (a plugin's bug: this batch failed; too many bugs are fatal)
-            code = "bug"
-            with self._lock:
-                may_pass = self._bugs.spend(began_at)
-            if may_pass:
-                self._events.bug(f"backend {self.name}", error)
-            else:
-                self._break(error)
-        # An answer may wait for its turn: pixels that no sink wants need not wait with it.
-        batch = [each if each.route.wants_pictures else Waiting(each.frame.released(), each.route) for each in batch]
-        ended_at = self._clock.monotonic()
-        self._requests(code).inc()
-        self._batch_frames.observe(len(frames))
-        return _Answer(batch, predictions, who, model, ended_at, (ended_at - began_at) / len(batch))
-
-    def _ask(self, frames: Sequence[Frame]) -> Sequence[Prediction]:
-        if not self.ready and self._trouble is not None:
-            raise self._trouble
-        predictions = self._use.infer(frames)
-        if self._fallback is not None:
-            self._fallback.leave()
-        return predictions
-
-    def _ask_fallback(
-        self, frames: Sequence[Frame], trouble: TransientError
-    ) -> tuple[str, str, Sequence[Prediction | FrameOutcome]]:
-        """Who answered in its place, and what; or how the frames ended."""
-        try:
-            if self._fallback is None:
-                raise trouble
-            found = self._fallback.ask(frames, trouble)
-        except TransientError as error:
-            if error.code is BackendErrorCode.STALE:
-                return self.name, self.backend.model, [FrameOutcome.DROPPED_STALE] * len(frames)
-            self._events.backend_batch_failed(self.name, error)
-            return self.name, self.backend.model, [FrameOutcome.FAILED_BACKEND] * len(frames)
-        predictions = [FrameOutcome.DROPPED_STALE if each is None else each for each in found.predictions]
-        return found.backend, found.model, predictions
-
-    def _deliver(self, answer: _Answer) -> None:
+    def _deliver(self, answer: Answered) -> None:
         """Settle the frames of one batch and offer the results to their sinks; runs in one thread at a time."""
         for waiting, prediction in zip(answer.batch, answer.predictions, strict=True):
             if isinstance(prediction, FrameOutcome):
@@ -340,13 +296,17 @@ class BackendRunner:
                 answer.inference_s,
             )
             try:
-                for stage_s, spent_s in zip(self._stages, prediction.timings, strict=True):
-                    stage_s.observe(spent_s)
+                if answer.backend == self.name:  # else it was measured there
+                    self._measure(prediction)
                 waiting.route.note(result)
             except Exception as error:  # noqa: BLE001  (a prediction that contradicts itself: not counted by class)
                 self._events.bug(f"backend {self.name}", error)
             waiting.route.deliver(result)
             waiting.settle(FrameOutcome.INFERRED)
+
+    def _measure(self, prediction: Prediction) -> None:
+        for stage_s, spent_s in zip(self._stages, prediction.timings, strict=True):
+            stage_s.observe(spent_s)
 
     def _close(self) -> None:
         try:

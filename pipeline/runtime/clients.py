@@ -1,19 +1,21 @@
 """`Clients`: what clients of the server ask of the models goes into the same queues as the cameras' frames."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from itertools import count
+from typing import Protocol
 
 from pipeline.contracts.backend import ModelInfo, Servable, TextEncoder
 from pipeline.contracts.errors import TransientError
 from pipeline.contracts.frame import Frame, Picture, Wishes
 from pipeline.contracts.result import Embedding, Result
+from pipeline.runtime.aside import Aside
 from pipeline.runtime.asking import Answer, AskError, AskFault, Served
 from pipeline.runtime.backend_runner import BackendRunner
 from pipeline.runtime.context import MainLoop, Surroundings
 from pipeline.runtime.ledger import FrameOutcome, Page
 from pipeline.runtime.queue import Lane, LaneLimits
-from pipeline.runtime.reload import Until
 from pipeline.runtime.route import Waiting
 from pipeline.runtime.topology import Topology
 
@@ -21,6 +23,8 @@ CLIENT = "client"
 """The `source` of a client's frame; no name of a source in pipeline.toml is looked up by it."""
 
 MAX_WAITING_BYTES = 256 << 20
+MAX_TEXTS = 8
+"""So many requests with texts are under way at the most."""
 RETRY_S = 1.0
 
 _FAULTS: dict[str, tuple[AskFault, str]] = {
@@ -31,16 +35,32 @@ _FAULTS: dict[str, tuple[AskFault, str]] = {
 }
 
 
+class Life(Protocol):
+    """The life of the pipeline, as far as loading and unloading must know it: the supervisor."""
+
+    changing: asyncio.Lock
+    started: asyncio.Event
+
+    @property
+    def stopping(self) -> bool:
+        """True once it goes to its end."""
+        ...
+
+    def within(self, done: Callable[[], bool], timeout_s: float) -> Awaitable[bool]:
+        """See `reload.Until`."""
+        ...
+
+
 class Clients:
     """The `Asking` of a topology. Made by the supervisor, used on the main loop."""
 
-    def __init__(self, topology: Topology, loop: MainLoop, surroundings: Surroundings, until: Until) -> None:
+    def __init__(self, topology: Topology, loop: MainLoop, surroundings: Surroundings, life: Life) -> None:
         self._topology = topology
-        self._until = until
+        self._life = life
         self._loop = loop
         self._surroundings = surroundings
         self._numbers = count()
-        self._changing = asyncio.Lock()
+        self._aside = Aside("texts", MAX_TEXTS)
 
     def served(self) -> list[Served]:
         """See `Asking`."""
@@ -62,6 +82,7 @@ class Clients:
         served, runner = self._runner(model_id)
         lane = runner.client_lane(self._limits())
         if lane is None:
+            self._refuse_at_the_end()
             raise AskError("loading", f"{served.name} is being exchanged", RETRY_S)
         page = self._topology.ledger.client(served.name)
         asks = [self._ask(lane, page, picture, wishes, timeout_s) for picture in pictures]
@@ -81,7 +102,9 @@ class Clients:
             raise AskError("unsupported", f"{served.name} takes no texts")
         try:
             async with asyncio.timeout(timeout_s):
-                return list(await asyncio.to_thread(runner.embed_texts, list(texts)))
+                return list(await self._aside.run(partial(runner.embed_texts, list(texts))))
+        except BlockingIOError as error:
+            raise AskError("busy", "too many texts are waiting for the model", RETRY_S) from error
         except TimeoutError as error:
             raise AskError("late", "the model had no time for the texts") from error
         except TransientError as error:
@@ -89,31 +112,47 @@ class Clients:
 
     async def load(self, model_id: str) -> Served:
         """See `Asking`."""
-        served = self._known(model_id)
-        async with self._changing:
-            runner = self._topology.backends[served.name]
+        topology = self._topology
+        async with self._life.changing:
+            self._refuse_at_the_end()
+            served = self._known(model_id)
+            runner = topology.backends[served.name]
             if runner.unloaded or (runner.error is not None and served.removable):
-                runner.finish()
-                self._topology.let_go(runner)
-                runner = self._topology.make_backend(self._topology.settings, served.name)
-                self._topology.backends[served.name] = runner
-                runner.start()
-            await self._until(lambda: runner.covered or runner.ended, self._topology.settings.reload_timeout_s)
-            if not runner.covered:
+                if not self._life.started.is_set():
+                    raise AskError("loading", "the pipeline is still starting", RETRY_S)
+                runner = self._begin_anew(runner)
+            await self._life.within(lambda: runner.covered or runner.ended, topology.settings.reload_timeout_s)
+            if not runner.covered or runner.error is not None:
+                self._refuse_at_the_end()
                 raise AskError("failed", f"{served.name} could not be loaded")
         return self._known(model_id)
 
+    def _begin_anew(self, old: BackendRunner) -> BackendRunner:
+        topology = self._topology
+        runner = topology.make_backend(topology.settings, old.name)
+        old.finish()
+        topology.let_go(old)
+        topology.backends[old.name] = runner
+        runner.tried = True  # not the pipeline's start: whatever is wrong with it is told at once
+        runner.start()
+        return runner
+
     async def unload(self, model_id: str) -> Served:
         """See `Asking`."""
-        served = self._known(model_id)
-        if not served.removable:
-            raise AskError("unsupported", f"cameras use {served.name}: it cannot be unloaded")
-        async with self._changing:
+        async with self._life.changing:
+            self._refuse_at_the_end()
+            served = self._known(model_id)
+            if not served.removable:
+                raise AskError("unsupported", f"cameras use {served.name}: it cannot be unloaded")
             runner = self._topology.backends[served.name]
             if not runner.unloaded:
                 runner.unloaded = True
                 runner.finish()
         return self._known(model_id)
+
+    def _refuse_at_the_end(self) -> None:
+        if self._life.stopping:
+            raise AskError("stopping", "the program is on its way out")
 
     def _known(self, model_id: str) -> Served:
         served = self.find(model_id)
@@ -137,19 +176,22 @@ class Clients:
         config = settings.backends[name]
         state = "ready" if runner.covered else "loading"
         state = "failed" if runner.error is not None else state
-        used = {settings.backend_of(source) for source in settings.sources}
-        used |= {other.fallback for other in settings.backends.values() if other.fallback is not None}
         return Served(
             name=name,
             aliases=config.aliases,
             type=config.type,
             state="unloaded" if runner.unloaded else state,  # type: ignore[arg-type]
             model=backend.model,
-            info=_info(runner),
+            info=_info(runner) if runner.ready else self._info_of_fallback(runner),
             max_batch=max(1, backend.max_batch),
             texts=isinstance(backend, TextEncoder),
-            removable=name in settings.models and name not in used,
+            removable=name in settings.models and name not in settings.needed_backends,
         )
+
+    def _info_of_fallback(self, runner: BackendRunner) -> ModelInfo | None:
+        """Until it is open, what answers is the fallback's model."""
+        lender = self._topology.backends.get(runner.fallback or "")
+        return _info(lender) if lender is not None and runner.covered else None
 
     def _limits(self) -> LaneLimits:
         inference = self._topology.settings.server.inference
@@ -181,7 +223,7 @@ class Clients:
         )
         page.enter()
         if not lane.put(Waiting(frame, ask), picture.nbytes, now, wait=False):
-            ask.settle(FrameOutcome.DROPPED_SHUTDOWN)
+            ask.settle(lane.closed_reason)
         return ask.future
 
 

@@ -3,13 +3,16 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.contracts.clock import Clock
 from pipeline.telemetry.events import Events
 from pipeline.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    import concurrent.futures
 
 T = TypeVar("T")
 
@@ -26,8 +29,7 @@ class MainLoop:
 
     def notify(self, event: asyncio.Event) -> None:
         """Set the event from any thread; nothing happens once the loop is closed."""
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(event.set)
+        self.soon(event.set)
 
     def soon(self, callback: Callable[..., object], *arguments: object) -> None:
         """Call it on the loop, from any thread; not at all once the loop is closed."""
@@ -35,17 +37,12 @@ class MainLoop:
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(callback, *arguments)
 
-    def call(self, coroutine: Coroutine[Any, Any, T], timeout_s: float) -> T:
-        """Run the coroutine on the loop and wait for it; never from the loop's own thread."""
+    def begin(self, coroutine: Coroutine[Any, Any, T]) -> "concurrent.futures.Future[T]":
+        """Run the coroutine on the loop; who waits for it is never the loop's own thread."""
         if self._loop is None:
             coroutine.close()
             raise RuntimeError("the pipeline does not run yet")
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        try:
-            return future.result(timeout_s)
-        except TimeoutError:
-            future.cancel()
-            raise
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +73,24 @@ class RunContext:
     loop: MainLoop
     events: Events
     continues: bool = False
+    calls: "set[concurrent.futures.Future[Any]]" = field(default_factory=set)
 
     def call(self, coroutine: Coroutine[Any, Any, T], timeout_s: float) -> T:
         """See `Context.call`."""
-        return self.loop.call(coroutine, timeout_s)
+        future = self.loop.begin(coroutine)
+        self.calls.add(future)
+        try:
+            return future.result(timeout_s)
+        except TimeoutError:
+            future.cancel()
+            raise
+        finally:
+            self.calls.discard(future)
+
+    def interrupt(self) -> None:
+        """End the calls that are under way, for who waits in them in vain."""
+        for future in tuple(self.calls):
+            future.cancel()
 
     def warn(self, message: str) -> None:
         """See `Context.warn`."""

@@ -22,6 +22,11 @@ class Lender(Protocol):
         """What it calls its model."""
         ...
 
+    @property
+    def patience_s(self) -> float:
+        """See `Patient`."""
+        ...
+
     def lend(self, frames: Sequence[Frame]) -> list[Prediction]:
         """Predictions for any number of frames, in their order.
 
@@ -63,6 +68,12 @@ class Fallback:
     def active(self) -> bool:
         """Whether the last answer came from the other one."""
         return self._since is not None
+
+    @property
+    def patience_s(self) -> float:
+        """For how long the other one may wait."""
+        lender = self._lender()
+        return 0.0 if lender is None else lender.patience_s
 
     def ask(self, frames: Sequence[Frame], trouble: TransientError) -> Borrowed:
         """Let the other backend infer what is not too old.

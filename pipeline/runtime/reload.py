@@ -6,6 +6,7 @@ same file cannot be open at once: they are exchanged between the two, one after 
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Literal, Protocol
 
 from pipeline.config.diff import Plan, diff, is_rebuilt
@@ -16,7 +17,7 @@ from pipeline.contracts.source import Idle, LiveSourceConfig, Source
 from pipeline.runtime.backend_runner import BackendRunner
 from pipeline.runtime.sink_runner import SinkRunner
 from pipeline.runtime.source_runner import HANDOVER_S, SourceRunner
-from pipeline.runtime.topology import Runner, Topology
+from pipeline.runtime.topology import Runner, Topology, all_ended, not_needed
 from pipeline.telemetry.readings import SourceState
 
 
@@ -75,7 +76,7 @@ class Reload:
     # Beside the old
 
     async def _open_backends_and_sinks(self) -> None:
-        for name in self.plan.names("backend", "added", "changed"):
+        for name in [*self.plan.names("backend", "added", "changed"), *self._unloaded_but_needed()]:
             self._backends[name] = self._topology.make_backend(self._new, name, trial=True)
             self._backends[name].start()
         for name in self._rebuilt_sinks():
@@ -87,6 +88,11 @@ class Reload:
             lambda: any(runner.error for runner in runners) or all(map(_is_open, runners)), self._new.reload_timeout_s
         )
         self._raise_for([(runner, runner.error, _is_open(runner)) for runner in runners])
+
+    def _unloaded_but_needed(self) -> list[str]:
+        """Models that a client took out while no camera used them, and that now are not for clients alone."""
+        names = self._new.needed_backends - {*self.plan.names("backend", "added", "changed")}
+        return [name for name, runner in self._topology.backends.items() if runner.unloaded and name in names]
 
     async def _try_sources(self) -> None:
         """A camera that is down is no reason to refuse a configuration, but one that would be lost by it is."""
@@ -192,7 +198,10 @@ class Reload:
         topology, new, plan = self._topology, self._new, self.plan
         old_sinks = [topology.sinks[name] for name in self._sinks if name in topology.sinks]
         old_sources = {name: topology.sources[name] for name in [*self._sources, *plan.names("source", "removed")]}
-        old_backends = [topology.backends[name] for name in plan.names("backend", "changed", "removed")]
+        backends_out = [*self._backends, *plan.names("backend", "removed")]
+        old_backends = [topology.backends[name] for name in backends_out if name in topology.backends]
+        for old in old_backends:  # what they have may still be lent by one that is removed
+            topology.let_go(old)
         topology.settings = new
         topology.sinks |= self._sinks
         topology.backends |= self._backends
@@ -251,12 +260,18 @@ class Reload:
         """The new take frames when the old have given back theirs, so that no result overtakes another."""
         topology = self._topology
         pages = [topology.routes[mover.name].page for mover in movers]
-        for old in old_backends:
+        pending, in_time = list(old_backends), True
+        while pending and in_time:
+            free = not_needed(pending)
+            for old in free:
+                old.finish()
+            pending = [old for old in pending if old not in free]
+            in_time = await self._until(partial(all_ended, free), HANDOVER_S, through_stop=True)
+        for old in pending:
             old.finish()
-            topology.let_go(old)
         await self._until(
-            lambda: all(old.ended for old in old_backends) and not any(page.read().open for page in pages),
-            HANDOVER_S,
+            lambda: all_ended(old_backends) and not any(page.read().open for page in pages),
+            HANDOVER_S if in_time else 0.0,
             through_stop=True,
         )
         for old in old_backends:

@@ -57,7 +57,7 @@ class Status:
             *(
                 Check(
                     f"backend {name}",
-                    backend.covered and backend.error is None,
+                    (backend.covered or backend.unloaded) and backend.error is None,
                     self._text(backend.error) or "not warm yet",
                 )
                 for name, backend in topology.backends.items()

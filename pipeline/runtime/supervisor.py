@@ -10,21 +10,17 @@ from pipeline.contracts.backend import Measured
 from pipeline.contracts.clock import Clock
 from pipeline.contracts.errors import ConfigError
 from pipeline.runtime import memory
-from pipeline.runtime.backend_runner import BackendRunner
 from pipeline.runtime.clients import Clients
 from pipeline.runtime.context import MainLoop, Surroundings
-from pipeline.runtime.ledger import FrameOutcome, ResultOutcome
+from pipeline.runtime.ending import Ending
 from pipeline.runtime.reload import Reload, ReloadError
-from pipeline.runtime.report import Report, report_of, started_threads
+from pipeline.runtime.report import Report, report_of
 from pipeline.runtime.tapping import ResultBuffer
 from pipeline.runtime.topology import Runner, Topology
 from pipeline.runtime.watch import Watch
 from pipeline.telemetry.events import Events
 from pipeline.telemetry.metrics import Metrics
 from pipeline.telemetry.readings import BackendState, SinkReading, SourceReading
-
-GRACE_S = 2.0
-"""After everything was abandoned, so long is waited for the threads to notice."""
 
 GIVE_BACK_EVERY_S = 60.0
 """How often memory that decoders, sources and sinks left behind is returned to the system."""
@@ -42,18 +38,18 @@ class Supervisor:
         self._clock = clock
         self._loop = MainLoop()
         self._changed = asyncio.Event()
-        self._changing = asyncio.Lock()
+        self.changing = asyncio.Lock()
+        """Held by who changes the pipeline, its end included."""
         self._stop_asked = False
         self._draining = False
         self._over = False
-        self._abandoned = False
-        self._deadline: float | None = None  # monotonic; None: there is all the time in the world
         self.started = asyncio.Event()
         """Set once sinks are open, backends warm (or tried) and sources started."""
         self.watch = Watch(events)
         surroundings = Surroundings(events, metrics, clock, lambda: self._loop.notify(self._changed))
         self.topology = Topology(settings, loop=self._loop, surroundings=surroundings)
-        self.clients = Clients(self.topology, self._loop, surroundings, self._within)
+        self._ending = Ending(self.topology, self._changed, events, clock)
+        self.clients = Clients(self.topology, self._loop, surroundings, self)
         """What clients of the server may ask of the models."""
         metrics.set_config_hash(settings.config_hash)
         metrics.read_from(self)
@@ -105,10 +101,10 @@ class Supervisor:
         if self._over:
             return
         if self._stop_asked:
-            self._abandon(why)
+            self._ending.abandon(why)
             return
         self._stop_asked = True
-        self._set_deadline(self.settings.shutdown_timeout_s)
+        self._ending.limit()
         self._events.stopping(why)
         for source in self.topology.sources.values():
             source.stop()
@@ -127,17 +123,18 @@ class Supervisor:
             if started := await self._start():
                 self.started.set()
                 while not self._draining:
-                    await self._until(self._is_done, give_up=lambda: False)
-                    async with self._changing:  # a reload under way may bring a source, or take back a sink
+                    await self._ending.until(self._is_done, give_up=lambda: False)
+                    async with self.changing:  # a reload under way may bring a source, or take back a sink
                         self._draining = self._is_done()
         finally:
-            async with self._changing:  # a reload that is under way gives up, or is finished
-                await self._shut_down()
+            async with self.changing:  # a reload that is under way gives up, or is finished
+                self._draining = True
+                await self._ending.come()
             ticking.cancel()
         self._over = True
         if not started:
             self._raise_config_errors()
-        return report_of(self.topology, self._events, abandoned=self._abandoned)
+        return report_of(self.topology, self._events, abandoned=self._ending.abandoned)
 
     # Start
 
@@ -150,12 +147,12 @@ class Supervisor:
         )
         for sink in sinks:
             sink.start()
-        await self._until(lambda: all(sink.tried for sink in sinks), give_up=self._is_hopeless)
+        await self._ending.until(lambda: all(sink.tried for sink in sinks), give_up=self._is_hopeless)
         if self._is_hopeless():
             return False
         for backend in backends:
             backend.start()
-        await self._until(
+        await self._ending.until(
             lambda: all(backend.ready or backend.tried or backend.ended for backend in backends),
             give_up=self._is_hopeless,
         )
@@ -175,16 +172,13 @@ class Supervisor:
         return all(sink.error is not None for sink in self.topology.sinks.values())
 
     def _is_done(self) -> bool:
-        return self._stop_asked or (not self._serves() and (self._is_pointless() or self._sources_over()))
+        return self._stop_asked or (not self._serves() and (self._is_pointless() or self._ending.sources_over))
 
     def _serves(self) -> bool:
         """Whether there are models for clients: they go on when all files have ended, until the last one fails."""
         settings, backends = self.settings, self.topology.backends
         offered = settings.server.address is not None and settings.server.inference.enabled
         return offered and any(backends[name].error is None for name in settings.models)
-
-    def _sources_over(self) -> bool:
-        return all(source.ended for source in self.topology.sources.values())
 
     async def _tick(self) -> None:
         """Look now and then for what nobody tells: that something does not happen."""
@@ -206,9 +200,10 @@ class Supervisor:
         def warm() -> bool:
             topology = self.topology
             backends, sinks = topology.backends.values(), topology.sinks.values()
-            return self.started.is_set() and all(b.covered for b in backends) and all(s.opened for s in sinks)
+            covered = all(backend.covered or backend.unloaded for backend in backends)
+            return self.started.is_set() and covered and all(sink.opened for sink in sinks)
 
-        await self._until(warm, give_up=lambda: self.stopping)
+        await self._ending.until(warm, give_up=lambda: self.stopping)
         return warm() and not self.stopping
 
     # Change
@@ -222,24 +217,24 @@ class Supervisor:
         Raises:
             ReloadError: it cannot be; everything is as it was.
         """
-        async with self._changing:
+        async with self.changing:
             if self.stopping or not self.started.is_set():
                 raise ReloadError(["the pipeline is stopping" if self.stopping else "the pipeline is still starting"])
-            reload = Reload(self.topology, new, self._within)
+            reload = Reload(self.topology, new, self.within)
             await reload.carry_out()
             self._metrics.set_config_hash(new.config_hash)
             self._changed.set()
             return reload.plan.lines()
 
-    async def _within(self, done: Callable[[], bool], timeout_s: float, *, through_stop: bool = False) -> bool:
+    async def within(self, done: Callable[[], bool], timeout_s: float, *, through_stop: bool = False) -> bool:
         """Wait until it is so, at most so long; once a stop is asked for not at all, or half of the time for that."""
         deadline = self._clock.monotonic() + timeout_s
         while not done():
             self._changed.clear()
-            if self._deadline is not None:
-                deadline = min(deadline, self._deadline - self.settings.shutdown_timeout_s / 2)
+            if self._ending.deadline is not None:
+                deadline = min(deadline, self._ending.deadline - self.settings.shutdown_timeout_s / 2)
             left_s = deadline - self._clock.monotonic()
-            if done() or left_s <= 0 or self._abandoned or (self._stop_asked and not through_stop):
+            if done() or left_s <= 0 or self._ending.abandoned or (self._stop_asked and not through_stop):
                 break
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), left_s)
@@ -255,98 +250,6 @@ class Supervisor:
         new.start(self.topology.new_port(self.settings, name, replaces=old), after=old)
         old.close_lane()
         self.topology.let_go(old)
-
-    # Shut down
-
-    async def _shut_down(self) -> None:
-        """Sources, backends, sinks: each ends when the one before it has; what is late is abandoned."""
-        sinks, backends, sources = (
-            self.topology.sinks.values(),
-            self.topology.backends.values(),
-            self.topology.sources.values(),
-        )
-        self._draining = True
-        if not self._sources_over():
-            self._set_deadline(self.settings.shutdown_timeout_s)
-        for source in sources:
-            source.stop()
-        await self._until_sources_over()
-        await self._finish_backends(list(backends))
-        for sink in sinks:
-            sink.finish()
-        self.topology.sweep()
-        if self.topology.leaving:  # what is stuck there would be waited for for ever
-            self._set_deadline(self.settings.shutdown_timeout_s)
-        await self._until(self._all_over, give_up=self._is_late)
-        if not self._abandoned and not self._all_over():
-            self._abandon(f"not drained within {self.settings.shutdown_timeout_s:g} s")
-        if self._abandoned:
-            await self._until(self._all_over, give_up=self._is_late)
-            self._write_off()
-        for runner in (*self.topology.runners, *self.topology.leaving):
-            for thread in started_threads(runner):
-                thread.join(GRACE_S if runner.ended else 0.0)
-
-    async def _finish_backends(self, pending: list[BackendRunner]) -> None:
-        """A fallback ends after those that may need it."""
-        while pending and not self._is_late():
-            needed = {self.settings.backends[backend.name].fallback for backend in pending}
-            free = [backend for backend in pending if backend.name not in needed] or pending
-            for backend in free:
-                backend.finish()
-            await self._until(lambda free=free: all(each.ended for each in free), give_up=self._is_late)  # type: ignore[misc]
-            pending = [backend for backend in pending if backend not in free]
-        for backend in pending:
-            backend.finish()
-
-    async def _until_sources_over(self) -> None:
-        """Give the sources half of the time; who is late then is left, so that what the others gave still arrives."""
-        whole = self._deadline
-        if whole is not None and not self._abandoned:
-            self._deadline = (self._clock.monotonic() + whole) / 2
-        await self._until(self._sources_over, give_up=self._is_late)
-        if not self._abandoned:
-            self._deadline = whole
-        for source in self.topology.sources.values():
-            source.close_lane()
-
-    def _all_over(self) -> bool:
-        return all(runner.ended for runner in (*self.topology.runners, *self.topology.leaving))
-
-    def _set_deadline(self, seconds: float) -> None:
-        """Leave so much time from now, unless a deadline was set before."""
-        if self._deadline is None:
-            self._deadline = self._clock.monotonic() + seconds
-
-    def _abandon(self, why: str) -> None:
-        if self._abandoned:
-            return
-        self._abandoned = True
-        self._deadline = self._clock.monotonic() + GRACE_S
-        self._events.abandoning(why)
-        for runner in (*self.topology.runners, *self.topology.leaving):
-            runner.abandon()
-        self._changed.set()
-
-    def _write_off(self) -> None:
-        """Count what is left behind, so that the ledger balances whatever a stuck thread still does."""
-        for page in self.topology.ledger.sources.values():
-            page.write_off(FrameOutcome.DROPPED_SHUTDOWN)
-        for page in self.topology.ledger.sinks.values():
-            page.write_off(ResultOutcome.FAILED)
-
-    def _is_late(self) -> bool:
-        return self._deadline is not None and self._clock.monotonic() >= self._deadline
-
-    async def _until(self, done: Callable[[], bool], *, give_up: Callable[[], bool]) -> None:
-        """Wait for either; both are asked again whenever a runner's state changes, and at the deadline."""
-        while True:
-            self._changed.clear()
-            if done() or give_up():
-                return
-            left_s = None if self._deadline is None else max(0.0, self._deadline - self._clock.monotonic())
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), left_s)
 
     # The end
 

@@ -1,5 +1,6 @@
 """`Topology`: the one place that knows who is connected to whom; builds it at the start and at a reload alike."""
 
+from collections.abc import Sequence
 from functools import partial
 
 from pipeline.config.settings import Settings
@@ -94,20 +95,26 @@ class Topology:
 
     def make_backend(self, settings: Settings, name: str, *, trial: bool = False) -> BackendRunner:
         """A backend without any lane."""
-        config = settings.backends[name]
+        config, context = settings.backends[name], self._context("backend", name, settings)
         return BackendRunner(
             name,
-            config.build(self._context("backend", name, settings)),
+            config.build(context),
+            interrupt=context.interrupt,
             config_hash=settings.config_hash,
             surroundings=self._surroundings,
             max_wait_s=config.max_wait_s,
             trial=trial,
+            fallback=config.fallback,
             lender=None if config.fallback is None else partial(self._lender, config.fallback),
         )
 
     def _lender(self, name: str) -> BackendRunner | None:
-        """Whoever stands under this name now; asked by the workers of the backend whose fallback it is."""
-        return self.backends.get(name)
+        """Whoever stands, or stood, under this name; asked by the workers of the backend whose fallback it is."""
+        found = self.backends.get(name)
+        if found is not None:
+            return found
+        left = (runner for runner in reversed(self.leaving) if isinstance(runner, BackendRunner))
+        return next((runner for runner in left if runner.name == name), None)
 
     def make_sink(self, settings: Settings, name: str, *, trial: bool = False, continues: bool = False) -> SinkRunner:
         """A sink that is connected to no route; `continues`: in place of one that wrote the same files."""
@@ -200,6 +207,17 @@ class Topology:
     def _sink_limits(self, settings: Settings, name: str, source: str) -> LaneLimits:
         usual = PICTURE_QUEUE if self.sinks[name].sink.wants_pictures else RESULT_QUEUE
         return _limits(settings.sinks[name].queue, usual, self.sources[source].source)
+
+
+def not_needed(backends: Sequence[BackendRunner]) -> list[BackendRunner]:
+    """Those that no other one of them falls back on, which may end first; all where they go round in a circle."""
+    needed = {backend.fallback for backend in backends}
+    return [backend for backend in backends if backend.name not in needed] or list(backends)
+
+
+def all_ended(backends: Sequence[BackendRunner]) -> bool:
+    """Whether all of them have."""
+    return all(backend.ended for backend in backends)
 
 
 def _is_over(runner: Runner) -> bool:

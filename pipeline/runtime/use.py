@@ -113,7 +113,7 @@ class Use:
                 raise
             except (FatalError, ConfigError) as error:
                 raise TransientError(str(error)) from error
-            except Exception as error:
+            except BaseException as error:  # whatever it is, it shall not end the thread of who borrows
                 self._bug(error)
                 raise TransientError(f"{type(error).__name__}: {error}") from error
             finally:

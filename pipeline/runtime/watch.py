@@ -7,12 +7,16 @@ from pipeline.telemetry.events import Events
 
 
 class Stage(NamedTuple):
-    """One stage at one moment: `done` grows with every piece of work that it finishes."""
+    """One stage at one moment: `done` grows with every piece of work that it finishes.
+
+    `patience_s`: so long it may wait for somebody else, who has a limit of his own; only then it begins to be stuck.
+    """
 
     kind: str
     name: str
     has_work: bool
     done: int
+    patience_s: float = 0.0
 
 
 class _Seen(NamedTuple):
@@ -37,7 +41,7 @@ class Watch:
     def look(self, stages: Iterable[Stage], now: float) -> None:
         """Compare with what was seen before; stages that are not there any more are forgotten."""
         before, self._seen, self._stuck_s = self._seen, {}, {}
-        for kind, name, has_work, done in stages:
+        for kind, name, has_work, done, patience_s in stages:
             key = (kind, name)
             seen = before.get(key)
             if seen is None or not has_work or not seen.had_work or done != seen.done:
@@ -46,7 +50,7 @@ class Watch:
                 self._seen[key] = _Seen(has_work, done, now, told=False)
                 self._stuck_s[key] = 0.0
                 continue
-            stuck_s = now - seen.moved_at
+            stuck_s = max(0.0, now - seen.moved_at - patience_s)
             tell = not seen.told and stuck_s >= self.tell_after_s
             if tell:
                 self._events.stage_stuck(f"{kind} {name}", stuck_s)

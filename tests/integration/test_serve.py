@@ -75,6 +75,38 @@ def test_a_reload_of_what_is_served_stays_without_sources(tmp_path: Path) -> Non
         daemon.stop(10)
 
 
+@pytest.mark.parametrize("listen", ['"off"', '"127.0.0.1:1"'])
+def test_what_was_said_with_listen_goes_before_the_file_at_a_reload_too(tmp_path: Path, listen: str) -> None:
+    port = free_port()
+    daemon = Daemon(tmp_path, MODELS, command="serve", arguments=["--listen", f"127.0.0.1:{port}", "pipeline.toml"])
+    daemon.url, daemon.server = f"http://127.0.0.1:{port}", f"\n[server]\nlisten = {listen}\n"
+    daemon.write(MODELS)
+    with daemon:
+        daemon.ready()
+        daemon.write(MODELS.replace("bright/1", "bright/2"))
+        assert daemon.reload()
+        assert "bright/2" in daemon.request("/model/registry")[1]
+        assert "takes effect at the next start" not in daemon.log()
+        daemon.stop(10)
+
+
+def test_a_model_elsewhere_among_the_models_is_offered_unless_it_says_not(tmp_path: Path) -> None:
+    elsewhere = """
+    [models.{name}]
+    type = "kserve"
+    url = "http://127.0.0.1:1"
+    model_name = "x"
+    fallback = "bright"
+    """
+    unsaid, hidden = elsewhere.format(name="cloud"), elsewhere.format(name="hidden") + "serve = false\n"
+    with Daemon(tmp_path, MODELS + unsaid + hidden, command="serve") as daemon:
+        daemon.ready()
+        registry = daemon.request("/model/registry")[1]
+        assert '"cloud"' in registry
+        assert '"hidden"' not in registry
+        daemon.stop(10)
+
+
 def test_model_files_are_served_by_their_names(tmp_path: Path) -> None:
     brightness_model(tmp_path / "Bright Spots.onnx")
     port = free_port()

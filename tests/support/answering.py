@@ -38,6 +38,8 @@ class AnsweringBackendConfig(BackendConfig):
     asked: ConfigPath | None = None
     gazes: bool = False
     """It finds a face that looks to the left, and nothing else."""
+    questions: bool = False
+    """Its texts answer questions: the answer begins with the question."""
 
     def build(self, ctx: Context) -> "AnsweringBackend":
         return EmbeddingBackend(self) if self.task == "embedding" else AnsweringBackend(self)
@@ -54,6 +56,7 @@ class AnsweringBackend:
         self._task: Task = config.task
         self._asked = config.asked
         self._gazes = config.gazes
+        self._questions = config.questions
         self._lock = threading.Lock()
 
     def open(self) -> None:
@@ -61,6 +64,8 @@ class AnsweringBackend:
 
     def info(self) -> ModelInfo:
         """See `Servable`."""
+        if self._questions:
+            return ModelInfo(self._task, (), INPUT, texts="question")
         labels = () if self._task in ("embedding", "text") else NAMES
         return ModelInfo(self._task, labels, INPUT, NODES if self._task == "keypoint-detection" else ())
 

@@ -70,12 +70,13 @@ class Daemon:
         before: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         command: str = "run",
+        arguments: Sequence[str] = (),
     ) -> None:
         self.folder = folder
-        self._command = command
+        self._command = [command, *arguments]
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._server = f'\n[server]\nlisten = "127.0.0.1:{self.port}"\n{textwrap.dedent(server)}\n'
+        self.server = f'\n[server]\nlisten = "127.0.0.1:{self.port}"\n{textwrap.dedent(server)}\n'
         self._token = token
         self._before = before
         self._environment = {**os.environ, "COLUMNS": "120", **plugin_path(folder), **(environment or {})}
@@ -87,13 +88,13 @@ class Daemon:
     def write(self, text: str) -> None:
         """Write pipeline.toml anew; it takes effect at the next reload."""
         new = self.folder / "pipeline.new"
-        new.write_text(textwrap.dedent(text) + self._server)
+        new.write_text(textwrap.dedent(text) + self.server)
         new.replace(self.folder / "pipeline.toml")
 
     def __enter__(self) -> Self:
         with (self.folder / "stdout").open("wb") as out, (self.folder / "stderr").open("wb") as err:
             self.process = subprocess.Popen(
-                [*self._before, sys.executable, "-m", "pipeline", self._command],
+                [*self._before, sys.executable, "-m", "pipeline", *self._command],
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=out,

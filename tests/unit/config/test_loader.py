@@ -254,6 +254,13 @@ def test_a_source_names_its_backend_where_there_are_several(faults: Faults, load
     assert load_text(two.replace('"in.mp4"', '"in.mp4"\nbackend = "cloud"')).backend_of("gate") == "cloud"
 
 
+def test_a_fallback_is_not_what_a_source_without_a_backend_means(faults: Faults, load_text: Load, minimal: str) -> None:
+    cloud = '[backends.cloud]\ntype = "model"\nmodel = "n.onnx"\nfallback = "local"\n'
+    assert load_text(minimal + cloud).backend_of("gate") == "cloud"
+    third = '[backends.third]\ntype = "model"\nmodel = "o.onnx"\n'
+    assert any("each source names one: local, cloud, third" in fault for fault in faults(minimal + cloud + third))
+
+
 def test_an_empty_list_of_sources_is_refused(faults: Faults, minimal: str) -> None:
     assert faults(minimal + "sources = []\n") == [
         "pipeline.toml:12: sinks.events.sources: is empty; name a source, or leave it out for all of them"

@@ -1,6 +1,8 @@
 """`[models]`: backends that are there for clients, in a file with or without sources."""
 
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +54,10 @@ def test_a_model_changes_the_hash(load_text: Load, minimal: str) -> None:
         (MODEL + MODEL.replace(".coco", ".other"), "models.other.aliases: 'coco/9' is what coco is called, too"),
         (MODEL + 'fallback = "coco"\n', "models.coco.fallback: it cannot be its own fallback"),
         (MODEL + 'fallback = "cocoa"\n', "models.coco.fallback: there is no backend 'cocoa'; did you mean coco?"),
+        (
+            MODEL.replace("models.", "backends."),
+            "sources: there is no source; add a table [sources.NAME] with a type: camera or file; or rename [backends.",
+        ),
     ],
 )
 def test_what_is_wrong_with_models_is_told_with_its_place(faults: Faults, text: str, fault: str) -> None:
@@ -62,3 +68,10 @@ def test_what_is_wrong_with_models_is_told_with_its_place(faults: Faults, text: 
 def test_a_model_and_a_backend_have_different_names(faults: Faults, minimal: str) -> None:
     (found,) = faults(minimal + MODEL.replace(".coco", ".local"))
     assert "models.local: there is a backend 'local', too" in found
+
+
+def test_the_file_in_the_clone_offers_its_model_under_the_names_in_the_readme() -> None:
+    root = Path(__file__).parents[3]
+    document = tomllib.loads((root / "pipeline.toml").read_text())
+    assert document["backends"]["local"]["aliases"] == ["yolo11n", "yolo11n/1"]
+    assert "as yolo11n and yolo11n/1" in (root / "README.md").read_text()

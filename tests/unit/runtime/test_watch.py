@@ -53,3 +53,9 @@ def test_a_stage_that_is_no_more_is_forgotten(watch: Watch) -> None:
     assert watch.read() == {}
     _look(watch, 52.0)
     assert watch.stuck(1.0) == []
+
+
+def test_who_may_wait_for_somebody_else_is_stuck_only_after_that(watch: Watch) -> None:
+    for second in range(50):
+        watch.look([Stage("backend", "cloud", True, 0, patience_s=45.0)], float(second))
+        assert watch.read() == {("backend", "cloud"): max(0.0, second - 45.0)}
