@@ -98,6 +98,8 @@ def decode_classes(document: object, names: Sequence[str] = (), key: str = "labe
     found = [mapping(item, "a class") for item in items(document, "the answer", MAX_OBJECTS)]
     scores: dict[str, float] = {}
     for item in found:
+        if "box" in item or "mask" in item:  # another task's answer, whose labels would pass for classes
+            raise ValueError("the answer is about objects, not classes: this model has another task")
         label = a_label(item, key)
         if label in scores and key == "label":
             raise ValueError(f"the answer scores {quoted(label)} twice")
@@ -106,6 +108,23 @@ def decode_classes(document: object, names: Sequence[str] = (), key: str = "labe
         raise ValueError("the answer is not about the labels that were asked for")
     order = tuple(names) or tuple(scores)
     return Classification(np.array([scores[name] for name in order], np.float32), order)
+
+
+def encode_answers(prediction: Classification | Text, top_k: int | None = None) -> list[dict[str, Any]]:
+    """The answers to a question about a picture, most likely first; the score of a text is not known: null."""
+    if isinstance(prediction, Text):
+        return [{"score": None, "answer": prediction.text}]
+    return [{"score": one["score"], "answer": one["label"]} for one in encode_classes(prediction, top_k)]
+
+
+def decode_answers(document: object) -> Classification | Text:
+    """The answers to a question about a picture with their scores; a text, where the one that there is has none.
+
+    Raises:
+        ValueError: it is no such answer.
+    """
+    alone = _unscored(document)
+    return decode_classes(document, key="answer") if alone is None else Text(alone)
 
 
 def encode_text(prediction: Text) -> list[dict[str, Any]]:
@@ -131,9 +150,26 @@ def decode_extract(document: object) -> Text:
     Raises:
         ValueError: it is no such answer.
     """
+    alone = _unscored(document)
+    if alone is not None:
+        return Text(alone)
     found = [mapping(item, "an answer") for item in items(document, "the answer", MAX_OBJECTS)]
     scored = [(a_score(item), text(item.get("answer"), "'answer'")) for item in found]
     return Text(max(scored, key=lambda pair: pair[0])[1] if scored else "")
+
+
+def encode_extract(prediction: Text) -> list[dict[str, Any]]:
+    """What a document says to a question, "" being nothing; how sure that is and where it stands is not known: null."""
+    answer = {"score": None, "answer": prediction.text, "start": None, "end": None}
+    return [answer] if prediction.text else []
+
+
+def _unscored(document: object) -> str | None:
+    """The only answer, where it has no score."""
+    found = document[0] if isinstance(document, list) and len(document) == 1 else None
+    if not isinstance(found, dict) or found.get("score") is not None or "answer" not in found:
+        return None
+    return text(found["answer"], "'answer'")
 
 
 def encode_vector(prediction: Embedding) -> list[float]:

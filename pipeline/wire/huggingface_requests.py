@@ -148,8 +148,8 @@ def vision_parameters(parameters: Mapping[str, Any]) -> VisionParameters:
     if top_k is not None and (not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1):
         raise ValueError("'top_k' is a whole number from 1 on")
     template = parameters.get("hypothesis_template")
-    if template is not None and (not isinstance(template, str) or "{}" not in template or len(template) > 1000):
-        raise ValueError("'hypothesis_template' is a text with {} in it")
+    if template is not None and (not isinstance(template, str) or template.count("{}") != 1 or len(template) > 1000):
+        raise ValueError("'hypothesis_template' is a text with {} in it once")
     return VisionParameters(
         threshold=_share(parameters, "threshold"),
         mask_threshold=_share(parameters, "mask_threshold"),

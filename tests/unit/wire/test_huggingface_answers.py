@@ -188,6 +188,12 @@ def test_classes_come_in_the_order_of_the_labels_that_were_asked_for() -> None:
         decode_classes(document + document)
 
 
+@pytest.mark.parametrize("what", ["box", "mask"])
+def test_objects_do_not_pass_for_classes(what: str) -> None:
+    with pytest.raises(ValueError, match="about objects, not classes"):
+        decode_classes([{"score": 0.9, "label": "bus", what: None}])
+
+
 def test_the_top_classes_alone_are_written_where_that_is_asked() -> None:
     written = encode_classes(Classification(np.array([0.1, 0.7, 0.2], np.float32), ("a", "b", "c")), 2)
     assert [one["label"] for one in written] == ["b", "c"]
