@@ -17,6 +17,7 @@ from pipeline.version import version
 
 if TYPE_CHECKING:
     from pipeline.server.access import Access, Token
+    from pipeline.server.inference._supervisely_platform import PlatformAddress
     from pipeline.server.inference.mount import Inference
     from pipeline.server.inference.streams import Streams
 
@@ -47,7 +48,7 @@ async def serve(
     from pipeline.server.views import Commands, Health
 
     def health(checks: Sequence[Check], sources: list[dict[str, Any]] | None = None) -> Health:
-        found = {check.name: "ok" if check.ok else check.detail for check in checks}
+        found = {check.name: (check.note or "ok") if check.ok else check.detail for check in checks}
         return Health(all(check.ok for check in checks), found, sources)
 
     status = Status(supervisor, version(), clock, redact)
@@ -76,6 +77,8 @@ async def serve(
     except ConfigError as error:
         raise ConfigProblems([settings.blame("core", "", error)]) from error
     events.listening(server.url)
+    if inference is not None:
+        events.offering([name for name, backend in settings.backends.items() if backend.serve])
     if settings.server.is_exposed and settings.server.tls_cert is None:
         events.note("server", "other machines can listen in on tokens and status: set tls_cert and tls_key")
     try:
@@ -112,11 +115,24 @@ def _inference(config: InferenceConfig, asking: Asking, metrics: Metrics, stream
             "kserve": config.kserve,
             "roboflow": config.roboflow,
         },
-        {"roboflow": {"streams": streams, "workflows": config.workflows}},
+        {
+            "roboflow": {"streams": streams, "workflows": config.workflows},
+            "supervisely": {"platform": _platform(config)},
+        },
     )
     for each in mounted:
         metrics.offer(each.dialect.name)
     return Inference(service, mounted, observe=metrics.answered, close=pictures.close)
+
+
+def _platform(config: InferenceConfig) -> "PlatformAddress | None":
+    """Where pictures lie that Supervisely clients name by id; None: nowhere."""
+    from pipeline.server.inference._supervisely_platform import PlatformAddress
+
+    if config.supervisely_platform is None:
+        return None
+    token = config.supervisely_token
+    return PlatformAddress(config.supervisely_platform, None if token is None else token.get_secret_value())
 
 
 def tokens_of(server: ServerConfig) -> "list[Token]":

@@ -81,7 +81,7 @@ def _drops(reading: SourceReading) -> str:
 
 def summary(report: Report, took_s: float) -> list[str]:
     """The ledger at the end of a run, as lines for a person."""
-    inferred = sum(account.outcomes["inferred"] for account in report.sources)
+    inferred = sum(account.outcomes["inferred"] for account in (*report.sources, *report.clients))
     lines = [_page("source", account, "decoded", "in flight") for account in report.sources]
     lines += [_page("sink", account, "accepted", "pending") for account in report.sinks]
     lines += [_page("clients", account, "asked", "on their way") for account in report.clients]

@@ -15,11 +15,12 @@ _BRIEF = ("name", "state", "code", "last_frame_age_s", "required")
 
 
 class Check(NamedTuple):
-    """One thing that must hold, and what is wrong if it does not."""
+    """One thing that must hold, what is wrong if it does not, and what there is to say although it does."""
 
     name: str
     ok: bool
     detail: str = ""
+    note: str = ""
 
 
 class Status:
@@ -59,6 +60,7 @@ class Status:
                     f"backend {name}",
                     (backend.covered or backend.unloaded) and backend.error is None,
                     self._text(backend.error) or "not warm yet",
+                    "unloaded" if backend.unloaded else "on its fallback" * backend.on_fallback,
                 )
                 for name, backend in topology.backends.items()
             ),

@@ -215,6 +215,12 @@ class Events:
         """The HTTP server is up."""
         self._say(INFO, "listening", f"listening on {url}", url=url)
 
+    def offering(self, models: Sequence[str]) -> None:
+        """These models are there for clients."""
+        if models:
+            message = f"clients may use the models {', '.join(models)}"
+            self._say(INFO, "offering", message, models=len(models))
+
     def stage_stuck(self, stage: str, for_s: float) -> None:
         """A stage has work and made no progress for too long: said once, until it moves again."""
         message = f"{stage}: has work and made no progress for {for_s:.0f} s"

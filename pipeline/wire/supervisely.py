@@ -50,7 +50,9 @@ SENT = Origin()
 def result_item(annotation: Mapping[str, Any], origin: Origin = SENT) -> dict[str, Any]:
     """One result: the annotation, and which picture it is about."""
     about = asdict(origin)
-    nobody_says = {"data": {}, "source": None, "path": None, "url": None, "slides_data": None}
+    if origin.image_id is not None:
+        about["image_name"] = origin.name  # their own servers leave it out, and their `Session` cannot do without it
+    nobody_says: dict[str, Any] = {"data": {}, "source": None, "path": None, "url": None, "slides_data": None}
     return {"annotation": annotation, **nobody_says, **about}
 
 

@@ -1,7 +1,7 @@
 """Our server and Supervisely's own clients: every row of the checklist that concerns `ModelAPI` and `Session`.
 
 Each row's client code stands above its test; all of it is run by one process, at the first test that wants it: the
-client takes seconds to import. What the client cannot do without a platform meets one that knows four calls.
+client takes seconds to import. What the client cannot do without a platform meets one in this process.
 """
 
 import json
@@ -10,6 +10,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import answering
 import pytest
 from asking import picture_file
 from makers import clip
+from sly_platform import API, PlatformData
 from workplace import Workplace
 
 from tests.conformance.harness import Ours, vendor
@@ -155,16 +157,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[Ours]:
-    """`penstock serve` with a model of every task."""
-    with Ours(folder, SERVER, inference=INFERENCE) as ours:
-        yield ours.ready()
+def server(folder: Path, platform: "Platform") -> Iterator[Ours]:
+    """`penstock serve` with a model of every task, which may look at what lies on the platform."""
+    connected = f'{INFERENCE}    supervisely_platform = "{platform.url}"\n'
+    with Ours(folder, SERVER, inference=connected) as ours:
+        platform.ours = ours.ready().url
+        yield ours
 
 
 class Platform:
-    """Knows one task and one dataset; what is asked of the task goes on to our server. Notes what it was asked."""
+    """Knows one task, and keeps pictures; what is asked of the task goes on to our server. Notes what it was asked."""
 
-    def __init__(self, ours: str) -> None:
+    def __init__(self, data: PlatformData) -> None:
+        self.ours = ""
+        self.data = data
+        platform = self
         self.asked: list[tuple[str, Any]] = []
         note = self.asked.append
 
@@ -177,16 +184,17 @@ class Platform:
                 known = {
                     "/public/api/v3/tasks.info": {"id": TASK_ID, "meta": {"sessionToken": TOKEN}, "status": "started"},
                     "/public/api/v3/tasks.stop": {"id": TASK_ID, "status": "stopped"},
-                    "/public/api/v3/datasets.info": {"id": 9, "projectId": 5, "name": "first"},
                 }
                 kind = self.headers.get("Content-Type", "application/json")
                 if self.path in known:
                     self.say(200, json.dumps(known[self.path]).encode())
                 elif self.path == "/public/api/v3/tasks.request.direct":
                     asked = {"state": document.get("state") or {}, "context": document.get("context") or {}}
-                    self.say(*forward(document["command"], json.dumps(asked).encode(), kind))
+                    self.say(*forward(document["command"], json.dumps(asked).encode(), kind, self.headers))
                 elif self.path.startswith(f"/net/{TOKEN}/"):
-                    self.say(*forward(self.path.rpartition("/")[2], body, kind))
+                    self.say(*forward(self.path.rpartition("/")[2], body, kind, self.headers))
+                elif self.path.startswith(API):
+                    self.say(*data.answer(self.path, document, self.headers.get("x-api-key")))
                 else:
                     self.say(404, b"{}")
 
@@ -204,9 +212,10 @@ class Platform:
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name in the standard library
                 pass
 
-        def forward(endpoint: str, body: bytes, kind: str) -> tuple[int, bytes]:
-            where = f"{ours}/sly/boxes/{endpoint}"
-            request = urllib.request.Request(where, body, {"Content-Type": kind}, method="POST")  # noqa: S310 - ours
+        def forward(endpoint: str, body: bytes, kind: str, headers: Message) -> tuple[int, bytes]:
+            where = f"{platform.ours}/sly/boxes/{endpoint}"
+            passed = {"Content-Type": kind, "x-api-key": headers.get("x-api-key", "")}
+            request = urllib.request.Request(where, body, passed, method="POST")  # noqa: S310 - ours
             try:
                 with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
                     return answer.status, answer.read()
@@ -223,9 +232,11 @@ class Platform:
 
 
 @pytest.fixture(scope="module")
-def platform(server: Ours) -> Iterator[Platform]:
-    """As much of a platform as `api.nn.connect` wants."""
-    fake = Platform(server.url)
+def platform(folder: Path) -> Iterator[Platform]:
+    """As much of a platform as `api.nn.connect` and ids want: a project of two datasets, and a video."""
+    street, small = ((folder / name).read_bytes() for name in ("bus.jpg", "small.jpg"))
+    pictures = {7: street, 8: small, 11: picture_file(200, 150)}
+    fake = Platform(PlatformData(pictures, {3: (folder / "clip.mp4").read_bytes()}, {9: [7, 8], 10: [11]}))
     thread = threading.Thread(target=fake.server.serve_forever, kwargs={"poll_interval": 0.05}, name="platform")
     thread.start()
     try:
@@ -406,56 +417,99 @@ def test_c5_a_local_project_is_gone_through(said: Said) -> None:
 by(
     "ids",
     """
-    boxes, connected = model(), platform().nn.connect(77)
-    asked = {
+    connected, coco = platform().nn.connect(77), ModelAPI(url=args.url + "/sly/coco")
+    coco.api = platform()  # its token, which only connected models bring along
+    wanted = {
         "project": lambda: connected.predict(project_id=5, show_progress=False),
         "dataset": lambda: connected.predict(dataset_id=9, show_progress=False),
-        "image": lambda: connected.predict(image_id=7, show_progress=False),
-        "images": lambda: connected.predict(image_ids=[7, 8], show_progress=False),
-        "video": lambda: connected.predict(video_id=3, start_frame=2, show_progress=False),
-        "direct": lambda: boxes.predict(image_id=7, show_progress=False),
+        "datasets": lambda: connected.predict(dataset_ids=[9, 10], batch_size=1, show_progress=False),
+        "image": lambda: coco.predict(image_id=7, show_progress=False),
+        "images": lambda: connected.predict(image_ids=[8, 7, 8], show_progress=False),
+        "video": lambda: connected.predict(video_id=3, start_frame=2, num_frames=4, show_progress=False),
+        "backward": lambda: connected.predict(
+            video_id=3, start_frame=9, num_frames=6, stride=2, direction="backward", show_progress=False
+        ),
+        "sent": lambda: coco.predict(args.folder + "/bus.jpg", show_progress=False),
+    }
+    found = {name: several(call()) for name, call in wanted.items()}
+    seen = next(iter(connected.predict(image_id=8, show_progress=False)))
+    seen.api = platform()
+    found["loaded"] = list(seen.load_image().shape)
+    refused = {
+        "unknown": lambda: connected.predict(image_id=99, show_progress=False),
+        "tokenless": lambda: model().predict(image_id=7, show_progress=False),
     }
     for mode in ("create", "append", "replace", "iou_merge"):
-        asked[mode] = lambda mode=mode: connected.predict(project_id=6, upload_mode=mode, show_progress=False)
-    return {name: failure(call) for name, call in asked.items()}
+        refused[mode] = lambda mode=mode: connected.predict(project_id=5, upload_mode=mode, show_progress=False)
+    return found | {name: failure(call) for name, call in refused.items()}
     """,
 )
 
 
-def is_refused(failure: Mapping[str, Any]) -> None:
-    """At once and in words: this server is connected to no platform."""
-    assert failure["status"] == 501
-    assert "connected to no Supervisely platform" in failure["text"]
-    assert failure["took_s"] < 4
+def where(found: Mapping[str, Any]) -> tuple[Any, ...]:
+    """On the platform: project, dataset, picture, name."""
+    return tuple(found[name] for name in ("project_id", "dataset_id", "image_id", "name"))
 
 
-def test_c6_a_project_of_a_platform_is_asked_for_and_refused_in_words(said: Said, platform: Platform) -> None:
-    is_refused(said("ids")["project"])
+def test_c6_a_project_of_the_platform_is_gone_through(said: Said, platform: Platform) -> None:
+    found = said("ids")["project"]
+    assert [where(item) for item in found] == [(5, 9, 7, "7.jpg"), (5, 9, 8, "8.jpg"), (5, 10, 11, "11.jpg")]
+    assert [item["size"] for item in found] == [[1080, 810], [240, 320], [150, 200]]
+    for item in found:
+        is_person(item)
     assert 5 in [state["project_id"] for state in platform.states("inference_project_id_async")]
 
 
-def test_c7_a_dataset_of_a_platform_is_asked_for_and_refused_in_words(said: Said, platform: Platform) -> None:
-    is_refused(said("ids")["dataset"])
+def test_c7_a_dataset_of_the_platform_is_gone_through(said: Said, platform: Platform) -> None:
+    assert [where(item) for item in said("ids")["dataset"]] == [(5, 9, 7, "7.jpg"), (5, 9, 8, "8.jpg")]
+    assert [item["image_id"] for item in said("ids")["datasets"]] == [7, 8, 11]
     assert [9] in [state.get("dataset_ids") for state in platform.states("inference_project_id_async")]
 
 
-def test_c8_pictures_of_a_platform_are_asked_for_and_refused_in_words(said: Said, platform: Platform) -> None:
-    for name in ("image", "images", "direct"):
-        is_refused(said("ids")[name])
-    assert [state["images_ids"] for state in platform.states("inference_batch_ids_async")] == [[7], [7, 8]]
+def test_c8_a_picture_of_the_platform_has_the_boxes_of_predict(
+    said: Said, predicted: list[dict[str, Any]], platform: Platform
+) -> None:
+    found = said("ids")
+    (one,), (sent,) = found["image"], found["sent"]
+    same_boxes(one, predicted)
+    assert where(one) == (5, 9, 7, "7.jpg")
+    assert all(one[name] == sent[name] for name in ("boxes", "scores", "classes", "ids", "size"))
+    assert [item["image_id"] for item in found["images"]] == [8, 7, 8]
+    assert [item["size"] for item in found["images"]] == [[240, 320], [1080, 810], [240, 320]]
+    assert [8, 7, 8] in [state["images_ids"] for state in platform.states("inference_batch_ids_async")]
 
 
-def test_c12_the_modes_of_upload_arrive(said: Said, platform: Platform) -> None:
+def test_c8_what_cannot_be_seen_is_told_in_words(said: Said) -> None:
+    assert "nothing of this id" in said("ids")["unknown"]["text"]
+    assert said("ids")["tokenless"]["status"] == 403
+    assert said("ids")["tokenless"]["took_s"] < 4
+
+
+def test_c12_the_modes_of_upload_arrive_and_are_refused_in_words(said: Said, platform: Platform) -> None:
     for mode in ("create", "append", "replace", "iou_merge"):
-        is_refused(said("ids")[mode])
+        failed = said("ids")[mode]
+        assert failed["status"] == 501
+        assert f"upload_mode = {mode}" in failed["text"]
+        assert failed["took_s"] < 4
     modes = [state.get("upload_mode") for state in platform.states("inference_project_id_async")]
     assert modes[-4:] == ["create", "append", "replace", "iou_merge"]
+    written = ("annotations.", "projects.add", "datasets.add", "projects.meta.update", "images.bulk")
+    assert not [method for method in platform.data.methods() if method.startswith(written)]
 
 
-def test_c23_a_video_of_a_platform_is_asked_for_and_refused_in_words(said: Said, platform: Platform) -> None:
-    is_refused(said("ids")["video"])
-    (state,) = platform.states("inference_video_id_async")
-    assert (state["video_id"], state["start_frame"]) == (3, 2)
+def test_c17_a_picture_of_the_platform_is_loaded(said: Said) -> None:
+    assert said("ids")["loaded"] == [240, 320, 3]
+
+
+def test_c23_a_video_of_the_platform_is_looked_at(said: Said, platform: Platform) -> None:
+    found = said("ids")
+    assert [item["frame_index"] for item in found["video"]] == [2, 3, 4, 5]
+    assert [item["frame_index"] for item in found["backward"]] == [9, 7, 5]
+    for item in found["video"]:
+        assert (item["video_id"], item["dataset_id"], item["project_id"]) == (3, 30, 6)
+        assert item["boxes"] == said("c3")["video"][item["frame_index"]]["boxes"] != []
+    first = platform.states("inference_video_id_async")[0]
+    assert (first["video_id"], first["start_frame"]) == (3, 2)
 
 
 # Arguments
@@ -716,8 +770,12 @@ by(
         "defaults": free.get_default_inference_settings(),
         "one": [label.obj_class.name for label in one.labels],
         "many": [[list(each.img_size), len(each.labels)] for each in many],
-        "ids": failure(lambda: session.inference_image_id(7)),
-        "video": failure(lambda: list(session.inference_video_id_async(7))),
+        "id": [label.obj_class.name for label in free.inference_image_id(8).labels],
+        "ids": [list(each.img_size) for each in free.inference_image_ids([7, 8])],
+        "images": [[each.image_id, each.image_name] for each in free.inference_image_ids_async([8, 7])],
+        "project": [[each.image_id, each.image_name] for each in free.inference_project_id_async(5, dataset_ids=[10])],
+        "frames": len(free.inference_video_id(3, 2, 3)),
+        "video": len(list(free.inference_video_id_async(3, 2, 3))),
     }
     """,
 )
@@ -731,8 +789,11 @@ def test_the_client_that_came_before_is_served(said: Said) -> None:
     assert "conf" in found["defaults"]
     assert found["one"] == ["person"]
     assert found["many"] == [[[240, 320], 2], [[150, 200], 2]]
-    for name in ("ids", "video"):
-        is_refused(found[name])
+    assert found["id"] == ["person", "bus"]
+    assert found["ids"] == [[1080, 810], [240, 320]]
+    assert found["images"] == [[8, "8.jpg"], [7, "7.jpg"]]
+    assert found["project"] == [[11, "11.jpg"]]
+    assert found["frames"] == found["video"] == 3
 
 
 by(

@@ -11,9 +11,8 @@ from pipeline.server.inference._supervisely_work import Work
 from pipeline.server.inference.budget import Budget, Lease
 from pipeline.server.inference.service import RefusedError, Service, json_answer
 from pipeline.wire.supervisely import encode_preparing, encode_progress, encode_start, encode_status
+from pipeline.wire.supervisely_state import State
 
-MAX_VIDEOS = 4
-"""That are read at once."""
 HELD_BYTES = 256 << 20
 """Of all files that sessions have not looked at yet; a single one may be larger."""
 
@@ -36,7 +35,6 @@ class Inferring:
         self._sessions = sessions
         self._work = work
         self._held = Budget(max(HELD_BYTES, service.limits.max_body_bytes), "uploaded files")
-        self._videos = 0
 
     async def image(self, request: web.Request) -> web.Response:
         """POST /inference_image."""
@@ -44,7 +42,7 @@ class Inferring:
         if len(files) != 1:
             raise RefusedError(400, f"Only one file expected but got {len(files)}")
         (result,) = await self._work.images(served.name, files, checked(state.wishes))
-        return _json_bytes(result)
+        return json_bytes(result)
 
     async def image_url(self, request: web.Request) -> web.Response:
         """POST /inference_image_url."""
@@ -53,14 +51,14 @@ class Inferring:
         url, wishes = checked(state.image_url), checked(state.wishes)
         data = await self._service.pictures.fetch(url)
         (result,) = await self._work.images(served.name, [data], wishes)
-        return _json_bytes(result)
+        return json_bytes(result)
 
     async def batch(self, request: web.Request) -> web.Response:
         """POST /inference_batch."""
         served, state, files = await self._requests.upload(request)
         self._service.check_count(len(files))
         results = await self._work.images(served.name, files, checked(state.wishes))
-        return _json_bytes(_listed(results))
+        return json_bytes(listed(results))
 
     # Sessions
 
@@ -79,22 +77,16 @@ class Inferring:
     async def video_async(self, request: web.Request) -> web.Response:
         """POST /inference_video_async."""
         self._sessions.check_room()
-        if self._videos >= MAX_VIDEOS:
-            self._sessions.stop_abandoned()
-            raise RefusedError(503, "too many videos are read already", retry_after_s=5.0)
+        check_room_for_a_video(self._work, self._sessions)
         served, state, files = await self._requests.upload(request)
         if len(files) != 1:
             raise RefusedError(400, f"Only one file expected but got {len(files)}")
-        if state.tracks():
-            raise RefusedError(400, "objects are not followed from frame to frame here")
+        check_tracks(state)
         wishes, window, batch = checked(state.wishes), checked(state.window), checked(state.batch_size)
 
         async def work(session: Session) -> None:
-            self._videos += 1
-            try:
+            with self._work.reading_a_video():
                 await self._work.session_of_video(session, served.name, files[0], wishes, window=window, batch=batch)
-            finally:
-                self._videos -= 1
 
         session = self._sessions.start(1, self._holding(files, work))
         return json_answer(encode_start(session.uuid))
@@ -114,7 +106,7 @@ class Inferring:
         about = json_answer(encode_progress(session.progress()) | {"pending_results": []})
         body = about.body if isinstance(about.body, bytes) else b""
         head, tail = body.split(b'"pending_results":[]', 1)
-        return _json_bytes(head + b'"pending_results":' + _listed(results) + tail)
+        return json_bytes(head + b'"pending_results":' + listed(results) + tail)
 
     async def result(self, request: web.Request) -> web.Response:
         """POST /get_inference_result."""
@@ -157,9 +149,24 @@ class Inferring:
         return held
 
 
-def _listed(results: list[bytes]) -> bytes:
+def check_room_for_a_video(work: Work, sessions: Sessions) -> None:
+    """Raises RefusedError: 503 where too many are read already."""
+    if not work.has_room_for_a_video:
+        sessions.stop_abandoned()
+        raise RefusedError(503, "too many videos are read already", retry_after_s=5.0)
+
+
+def check_tracks(state: State) -> None:
+    """Raises RefusedError: 400 where objects are to be followed."""
+    if state.tracks():
+        raise RefusedError(400, "objects are not followed from frame to frame here")
+
+
+def listed(results: list[bytes]) -> bytes:
+    """Results as a list of them."""
     return b"[" + b",".join(results) + b"]"
 
 
-def _json_bytes(body: bytes) -> web.Response:
+def json_bytes(body: bytes) -> web.Response:
+    """An answer that is JSON already."""
     return web.Response(body=body, headers={"Content-Type": "application/json"})

@@ -1,9 +1,9 @@
 """`Platform`: pictures, videos and lists of them from the one Supervisely platform that the operator named."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 import aiohttp
 
@@ -31,6 +31,9 @@ _REFUSALS: Final[Mapping[int, tuple[int, str]]] = {
     403: (403, "this token may not see that on the Supervisely platform"),
     404: (404, "there is nothing of this id on the Supervisely platform, or this token may not see it"),
 }
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,9 @@ class Platform:
         Raises:
             RefusedError: 403: neither it nor the configuration has a token for the platform.
         """
-        own = next((token for token in offered if len(token) == TOKEN_CHARS and token.isalnum()), None)
+        own = next(
+            (each for each in offered if len(each) == TOKEN_CHARS and each.isascii() and each.isprintable()), None
+        )
         token = own or self._address.token
         if token is None:
             raise RefusedError(403, "the Supervisely platform wants your token for it: api_token, or x-api-key")
@@ -251,10 +256,10 @@ class Visit:
         return _sense(mapping, document, "the answer")
 
 
-def _sense(decode: Any, document: object, *more: Any) -> Any:
+def _sense(decode: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """What `decode` makes of the platform's answer. Raises RefusedError: 502 where that is nothing."""
     try:
-        return decode(document, *more)
+        return decode(*args, **kwargs)
     except ValueError as error:
         raise RefusedError(502, f"{_NO_SENSE}: {error}") from error
 

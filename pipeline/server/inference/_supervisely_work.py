@@ -1,9 +1,11 @@
 """What the Supervisely dialect has done for its clients: pictures and videos to results, at once or in a session."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -13,7 +15,7 @@ from pipeline.server.inference._supervisely_sessions import Session
 from pipeline.server.inference._supervisely_video import VideoReader
 from pipeline.server.inference.refusal import RefusedError
 from pipeline.server.inference.service import Service
-from pipeline.wire.supervisely import result_item
+from pipeline.wire.supervisely import SENT, Origin, result_item
 from pipeline.wire.supervisely_annotation import TOP_TAGS, encode_annotation
 from pipeline.wire.supervisely_state import FrameWindow
 
@@ -23,6 +25,8 @@ MAX_BATCH_BYTES = 64 << 20
 """The same in bytes, for frames of a video."""
 PATIENCE_S = 600.0
 """So long a session waits for its turn before it gives up."""
+MAX_VIDEOS = 4
+"""That are read at once."""
 
 _LONGEST_PAUSE_S = 5.0
 
@@ -35,21 +39,39 @@ class Work:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._threads = ThreadPoolExecutor(2, "supervisely-video")
+        self._videos = 0
 
     async def close(self) -> None:
         """Wait for what the threads are at. All sessions have ended before."""
         await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
 
-    async def images(self, model: str, files: Sequence[bytes], wishes: Wishes | None) -> list[bytes]:
+    @property
+    def has_room_for_a_video(self) -> bool:
+        """Whether one more may be read."""
+        return self._videos < MAX_VIDEOS
+
+    @contextlib.contextmanager
+    def reading_a_video(self) -> Iterator[None]:
+        """While one is fetched, held and read."""
+        self._videos += 1
+        try:
+            yield
+        finally:
+            self._videos -= 1
+
+    async def images(
+        self, model: str, files: Sequence[bytes], wishes: Wishes | None, origins: Sequence[Origin] | None = None
+    ) -> list[bytes]:
         """The results for some pictures, in their order.
 
         Raises:
             RefusedError: a picture cannot be read, or the model does not answer.
         """
         results = []
-        for group in grouped(files, self.batch(None)):
+        about = origins or [SENT] * len(files)
+        for group, of_group in zip(*(grouped(each, self.batch(None)) for each in (files, about)), strict=True):
             pictures = [await self._service.pictures.decode(data) for data in group]
-            results += await self._results(model, pictures, wishes, [None] * len(pictures))
+            results += await self._results(model, pictures, wishes, of_group)
         return results
 
     async def session_of_images(
@@ -59,8 +81,8 @@ class Work:
         session.begin()
         for group in grouped(files, self.batch(batch)):
             session.check()
-            pictures = [await self._patiently(session, partial(self._service.pictures.decode, data)) for data in group]
-            await self._deliver(session, model, pictures, wishes, [None] * len(pictures))
+            pictures = [await self.decode(session, data) for data in group]
+            await self.deliver(session, model, pictures, wishes, [SENT] * len(pictures))
 
     async def session_of_video(
         self,
@@ -71,6 +93,7 @@ class Work:
         *,
         window: FrameWindow,
         batch: int | None,
+        origin: Origin = SENT,
     ) -> None:
         """The frames of a video; a thread reads on while the model looks at what was read before."""
         reader = await self._in_a_thread(VideoReader, data, self._service.limits.max_pixels)
@@ -87,7 +110,8 @@ class Work:
                 reading = self._reading(reader, next(groups, None))
                 if frames:
                     pictures = [picture for _, picture in frames]
-                    await self._deliver(session, model, pictures, wishes, [number for number, _ in frames])
+                    origins = [replace(origin, frame_index=number) for number, _ in frames]
+                    await self.deliver(session, model, pictures, wishes, origins)
         finally:
             reader.cancelled = True
             if reading is not None:
@@ -110,15 +134,20 @@ class Work:
     async def _in_a_thread(self, work: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
 
-    async def _deliver(
+    async def decode(self, session: Session, data: bytes) -> Picture:
+        """A picture of a session, once there is room for it."""
+        return await self._patiently(session, partial(self._service.pictures.decode, data))
+
+    async def deliver(
         self,
         session: Session,
         model: str,
         pictures: Sequence[Picture],
         wishes: Wishes | None,
-        numbers: Sequence[int | None],
+        origins: Sequence[Origin],
     ) -> None:
-        results = await self._patiently(session, partial(self._results, model, pictures, wishes, numbers))
+        """The results for some pictures of a session, not more than `batch`."""
+        results = await self._patiently(session, partial(self._results, model, pictures, wishes, origins))
         for result in results:
             await session.deliver(result)
 
@@ -136,21 +165,21 @@ class Work:
                 await session.pause(pause_s)
 
     async def _results(
-        self, model: str, pictures: Sequence[Picture], wishes: Wishes | None, numbers: Sequence[int | None]
+        self, model: str, pictures: Sequence[Picture], wishes: Wishes | None, origins: Sequence[Origin]
     ) -> list[bytes]:
         answers = await self._service.infer(model, pictures, wishes)
         return [
-            await encoded(answer.prediction, picture, number)
-            for answer, picture, number in zip(answers, pictures, numbers, strict=True)
+            await encoded(answer.prediction, picture, origin)
+            for answer, picture, origin in zip(answers, pictures, origins, strict=True)
         ]
 
 
-async def encoded(prediction: Prediction, picture: Picture, number: int | None) -> bytes:
+async def encoded(prediction: Prediction, picture: Picture, origin: Origin) -> bytes:
     """One result as JSON; masks are packed in a thread."""
 
     def encode() -> bytes:
         annotation = encode_annotation(prediction, picture.size, most_tags=TOP_TAGS)
-        return json.dumps(result_item(annotation, frame_index=number), allow_nan=False, separators=(",", ":")).encode()
+        return json.dumps(result_item(annotation, origin), allow_nan=False, separators=(",", ":")).encode()
 
     is_costly = isinstance(prediction, SemanticMask) or (
         isinstance(prediction, Detections) and prediction.masks is not None

@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from aiohttp import web
 
+from pipeline.contracts.backend import MAX_TEXT_CHARS, MAX_TEXTS
 from pipeline.contracts.frame import Picture, Wishes
 from pipeline.contracts.result import Embedding
 from pipeline.runtime.asking import Answer, AskError, Asking, Served
@@ -28,6 +29,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+_SHOWN = 10  # names of models in an error
 
 DialectName = Literal["roboflow", "huggingface", "supervisely", "kserve"]
 
@@ -99,19 +102,25 @@ class Service:
         served = self.asking.find(model_id)
         if served is None:
             # The id is the client's own text: cut, and without what could break a line of a log.
-            raise RefusedError(404, f"there is no model {model_id[:200]!r}", kind="unknown")
+            raise RefusedError(404, f"there is no model {model_id[:200]!r}{self._known()}", kind="unknown")
         return served
+
+    def _known(self) -> str:
+        """The names that would have been right, a few of them."""
+        names = [served.ids[0] for served in self.asking.served()]
+        return f"; there is {', '.join(names[:_SHOWN])}{', ...' * (len(names) > _SHOWN)}" if names else ""
 
     async def infer(self, model_id: str, pictures: Sequence[Picture], wishes: Wishes | None = None) -> list[Answer]:
         """An answer for each picture.
 
         Raises:
-            RefusedError: 404, 413 (more than `max_pictures`), 503 with `Retry-After` (too many wait, or the model is
-                loading), 504, 500, 501.
+            RefusedError: 404, 413 (more than `max_pictures`, or as `check_texts`), 503 with `Retry-After` (too many
+                wait, or the model is loading), 504, 500, 501.
         """
         if not pictures:
             return []
         self.check_count(len(pictures))
+        self.check_texts(() if wishes is None else wishes.texts)
         asked = self.asking.infer(model_id, pictures, wishes, timeout_s=self.timeout_s)
         return await self._admitted(len(pictures), asked)
 
@@ -123,6 +132,7 @@ class Service:
         """
         if not texts:
             return []
+        self.check_texts(texts)
         asked = self.asking.embed_texts(model_id, texts, timeout_s=self.timeout_s)
         return await self._admitted(1, asked)
 
@@ -156,6 +166,15 @@ class Service:
         """
         if pictures > self.max_pictures:
             raise RefusedError(413, f"{pictures} pictures in one request; at most {self.max_pictures} are taken")
+
+    def check_texts(self, texts: Sequence[str]) -> None:
+        """Before a model is asked about them.
+
+        Raises:
+            RefusedError: 413: more texts, or longer ones, than a model takes.
+        """
+        if len(texts) > MAX_TEXTS or any(len(text) > MAX_TEXT_CHARS for text in texts):
+            raise RefusedError(413, f"at most {MAX_TEXTS} texts of {MAX_TEXT_CHARS} characters are taken")
 
     async def body(self, request: web.Request) -> bytes:
         """The whole body, un-gzipped and un-deflated, within `max_body_bytes`. A second call gives the same.

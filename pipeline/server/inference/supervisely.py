@@ -6,7 +6,9 @@ from typing import Final
 from aiohttp import web
 
 from pipeline.server.inference._supervisely_about import About
+from pipeline.server.inference._supervisely_ids import ByIds
 from pipeline.server.inference._supervisely_infer import Inferring
+from pipeline.server.inference._supervisely_platform import PlatformAddress
 from pipeline.server.inference._supervisely_request import Requests
 from pipeline.server.inference._supervisely_sessions import SessionLimits, Sessions
 from pipeline.server.inference._supervisely_work import Work
@@ -14,19 +16,15 @@ from pipeline.server.inference.service import Dialect, InferenceRoute, RefusedEr
 from pipeline.wire.supervisely import encode_error
 
 _TOKEN_BODY_BYTES = 65_536
-_PLATFORM: Final = (
-    *("inference_image_id", "inference_image_id_async", "inference_batch_ids", "inference_batch_ids_async"),
-    *("inference_video_id", "inference_video_id_async", "inference_project_id_async"),
-    *("tracking_by_detection", "run_speedtest", "smart_cache", "smart_cache_files"),
-)
+_ELSEWHERE: Final = ("tracking_by_detection", "run_speedtest", "smart_cache", "smart_cache_files")
 _MODEL: Final = "{model:[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+){0,3}}"
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
-def dialect(service: Service, limits: SessionLimits | None = None) -> Dialect:
-    """The dialect around `service`."""
-    this = Supervisely(service, limits)
+def dialect(service: Service, limits: SessionLimits | None = None, platform: PlatformAddress | None = None) -> Dialect:
+    """The dialect around `service`; with a platform, clients may name what lies there by its ids."""
+    this = Supervisely(service, limits, platform)
     about, endpoints = this.about, this.endpoints()
     probes = {"is_ready": about.is_ready, "readyz": about.is_ready, "livez": about.is_alive, "is_alive": about.is_alive}
     routes = [InferenceRoute("POST", f"/{name}", handler, summary) for name, (handler, summary) in endpoints.items()]
@@ -57,20 +55,24 @@ class Supervisely:
     Attributes:
         about: what is asked about the model.
         inferring: what is asked of it.
+        by_ids: the same, about what lies on the platform.
     """
 
-    def __init__(self, service: Service, limits: SessionLimits | None = None) -> None:
+    def __init__(
+        self, service: Service, limits: SessionLimits | None = None, platform: PlatformAddress | None = None
+    ) -> None:
         self._service = service
         self._sessions = Sessions(limits)
         self._work = Work(service)
         requests = Requests(service)
         self.about = About(service, requests, self._sessions, self._work.batch(None))
         self.inferring = Inferring(service, requests, self._sessions, self._work)
+        self.by_ids = ByIds(service, requests, self._sessions, self._work, platform)
 
     def endpoints(self) -> dict[str, tuple[Handler, str]]:
         """All that is asked with POST: the handler, and what it does."""
-        about, inferring = self.about, self.inferring
-        platform = dict.fromkeys(_PLATFORM, (_platform, "not here: it needs the platform"))
+        about, inferring, by_ids = self.about, self.inferring, self.by_ids
+        elsewhere = dict.fromkeys(_ELSEWHERE, (_only_elsewhere, "not here"))
         return {
             "get_session_info": (about.session_info, "what the model is"),
             "get_model_meta": (about.meta, "its classes and tags"),
@@ -99,12 +101,20 @@ class Supervisely:
             "get_preparing_progress": (inferring.preparing, "how far the upload is"),
             "stop_inference": (inferring.stop, "end a session"),
             "clear_inference_request": (inferring.clear, "end and forget a session"),
-            **platform,
+            "inference_image_id": (by_ids.image, "one picture of the platform"),
+            "inference_batch_ids": (by_ids.batch, "several pictures of the platform"),
+            "inference_video_id": (by_ids.video, "a video of the platform"),
+            "inference_image_id_async": (by_ids.batch_async, "one picture of the platform, in a session"),
+            "inference_batch_ids_async": (by_ids.batch_async, "several pictures of the platform, in a session"),
+            "inference_project_id_async": (by_ids.project_async, "the pictures of a project, in a session"),
+            "inference_video_id_async": (by_ids.video_async, "a video of the platform, in a session"),
+            **elsewhere,
         }
 
     async def close(self) -> None:
         """End all sessions."""
         await self._sessions.close()
+        await self.by_ids.close()
         await self._work.close()
 
     async def token(self, request: web.Request) -> str | None:
@@ -117,9 +127,9 @@ class Supervisely:
         return found if isinstance(found, str) else None
 
 
-async def _platform(request: web.Request) -> web.Response:
-    """What names pictures, videos and projects by their ids."""
-    raise RefusedError(501, "this server is connected to no Supervisely platform: send the pictures themselves")
+async def _only_elsewhere(request: web.Request) -> web.Response:
+    """What only Supervisely's own servers do: trackers, caches and their measurements."""
+    raise RefusedError(501, "only Supervisely's own servers do this")
 
 
 def _one_of(names: Mapping[str, object]) -> str:

@@ -115,7 +115,7 @@ def test_configured_prompts_classify_every_picture_under_their_labels(files: Cli
     assert isinstance(answer, Classification)
     assert answer.names == ("night", "day")
     np.testing.assert_allclose(answer.scores, shares(files, 10, ("a photo of dark", "bright"), 3.0), atol=2e-3)
-    assert backend.info() == ModelInfo("classification", ("night", "day"), Size(32, 32))
+    assert backend.info() == ModelInfo("classification", ("night", "day"), Size(32, 32), texts="labels")
     (own,) = backend.infer([asked(frame(grey=10), "photo")])
     assert isinstance(own, Classification)
     assert (own.names, own.scores.tolist()) == (("photo",), [1.0]), "a picture's own texts go first"

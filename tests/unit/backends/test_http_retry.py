@@ -54,6 +54,10 @@ def test_an_error_may_say_anything(status: int, body: bytes, kind: str) -> None:
     assert len(str(failure.error)) < 260
 
 
+# More than is read as JSON: its beginning is told as it is.
+_FLOOD = ('{"message": "hidden", "l": [' + "0," * 200)[:197] + "..."
+
+
 @pytest.mark.parametrize(
     ("status", "body", "said"),
     [
@@ -64,6 +68,8 @@ def test_an_error_may_say_anything(status: int, body: bytes, kind: str) -> None:
         (502, b"<html><h1>Bad Gateway</h1>", "there:80 answered 502: with an HTML page"),
         (500, b"\x00\x01\x02\x03", "there:80 answered 500"),
         (500, b"[" * 100_000, "there:80 answered 500"),
+        (500, b'{"message": NaN, "detail": "x"}', 'there:80 answered 500: {"message": NaN, "detail": "x"}'),
+        (500, b'{"message": "hidden", "l": [' + b"0," * 2_000_000 + b"0]}", "there:80 answered 500: " + _FLOOD),
         (307, b"", "there:80 answered 307, a redirection, which is not followed"),
     ],
 )

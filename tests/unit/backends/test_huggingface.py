@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pipeline.backends._http_backend import HttpBackend
 from pipeline.backends.huggingface import HuggingFaceBackendConfig
 from pipeline.contracts.backend import Servable
 from pipeline.contracts.errors import BackendErrorCode, TransientError, UnavailableError
+from pipeline.contracts.frame import Frame, Wishes
 from pipeline.contracts.result import Classification, Detections, Embedding, Prediction, SemanticMask, Text
 from pipeline.contracts.secret import secrets_in
 from pipeline.testing import frame
@@ -231,6 +233,63 @@ def test_a_question_goes_out_beside_the_picture(tmp_path: Path) -> None:
         found = one(backend)
     assert isinstance(found, Text)
     assert found.text == "us-001"
+
+
+def wished(*texts: str) -> Frame:
+    return replace(frame(), wishes=Wishes(texts=texts))
+
+
+@pytest.mark.parametrize("task", ["visual_question_answering", "document_question_answering"])
+def test_a_pictures_own_question_goes_before_the_configs(tmp_path: Path, task: str) -> None:
+    def answer(_: Any, document: dict[str, Any]) -> Any:
+        question = document.get("question") or document["inputs"]["question"]
+        return [{"score": 0.75, "answer": f"to {question}", "start": 1, "end": 1}]
+
+    with remote(tmp_path, answer, task=task, model="m", parameters={"question": "how many?"}) as (backend, _, _):
+        assert backend.info().texts == "question"
+        found = [said(backend.infer([one])[0]) for one in (wished("where?"), frame(), wished())]
+        with pytest.raises(TransientError, match="not what was said before") as caught:
+            backend.infer([wished("where?", "what?", "a bus")])
+    assert found == ["to where?", "to how many?", "to how many?"]
+    assert caught.value.code is BackendErrorCode.REJECTED
+
+
+def said(found: Prediction) -> str:
+    assert isinstance(found, Text | Classification)
+    return found.text if isinstance(found, Text) else found.names[0]
+
+
+@pytest.mark.parametrize("score", [{}, {"score": None}])
+@pytest.mark.parametrize("task", ["visual_question_answering", "document_question_answering"])
+def test_an_answer_without_a_score_is_a_text(tmp_path: Path, task: str, score: dict[str, Any]) -> None:
+    keys: dict[str, Any] = {"task": task, "model": "m", "parameters": {"question": "how many?"}}
+    with remote(tmp_path, lambda *_: [{"answer": "two", **score}], **keys) as (backend, _, _):
+        found = one(backend)
+        assert backend.info().task == "text"
+    assert isinstance(found, Text)
+    assert found.text == "two"
+    several = remote(tmp_path, lambda *_: [{"answer": "two", **score}] * 2, opened=False, **keys)
+    with several as (backend, _, _), pytest.raises(TransientError, match="score"):
+        backend.open()
+
+
+def test_labels_wished_for_a_picture_go_before_the_configs(tmp_path: Path) -> None:
+    def zero_shot(_: Any, document: dict[str, Any]) -> Any:
+        asked.append(document["parameters"])
+        return [{"label": label, "score": 1 / (n + 2)} for n, label in enumerate(asked[-1]["candidate_labels"])]
+
+    asked: list[dict[str, Any]] = []
+    parameters = {"candidate_labels": ["cat", "dog"], "hypothesis_template": "see {}"}
+    keys: dict[str, Any] = {"task": "zero_shot_image_classification", "model": "m", "parameters": parameters}
+    with remote(tmp_path, zero_shot, **keys) as (backend, _, _):
+        assert backend.info().texts == "labels"
+        found = [backend.infer([each])[0] for each in (wished("a fox, red", "a fax"), frame())]
+    assert asked[1] == {"candidate_labels": ["a fox, red", "a fax"], "hypothesis_template": "{}"}
+    assert asked[0] == asked[2] == parameters
+    first, second = found
+    assert isinstance(first, Classification)
+    assert isinstance(second, Classification)
+    assert (first.names, second.names) == (("a fox, red", "a fax"), ("cat", "dog"))
 
 
 def test_a_caption_is_a_text_and_features_are_a_vector(tmp_path: Path) -> None:

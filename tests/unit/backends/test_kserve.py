@@ -21,10 +21,10 @@ from pydantic import ValidationError
 from pipeline.backends._http_backend import HttpBackend
 from pipeline.backends.kserve import KserveBackendConfig
 from pipeline.backends.onnx import OnnxBackendConfig
-from pipeline.contracts.backend import Task
+from pipeline.contracts.backend import ModelInfo, Task
 from pipeline.contracts.errors import BackendErrorCode, ConfigError, TransientError
 from pipeline.contracts.frame import Frame, Size, Wishes
-from pipeline.contracts.result import Classification, Detections, Prediction
+from pipeline.contracts.result import Classification, Detections, Prediction, Text
 from pipeline.server.inference._kserve_models import config_of, metadata_of
 from pipeline.testing import PluginContext, frame
 from pipeline.wire.kserve import HEADER, InferRequest, InferResponse, decode_request, encode_response, header_length
@@ -315,9 +315,9 @@ def test_metadata_that_make_no_sense_are_tried_again_later(tmp_path: Path, metad
 # A model behind another Penstock
 
 
-def penstock(task: Task, predict: Callable[[Size, InferRequest], Prediction]) -> Callable[[Asked], Any]:
-    """What our own server says and does."""
-    served = model("any", task)
+def penstock(task: Task, predict: Callable[[Size, InferRequest], Prediction], **changes: Any) -> Callable[[Asked], Any]:
+    """What our own server says and does; `changes` go into the `Served`."""
+    served = model("any", task, **changes)
     assert served.info is not None
     info = served.info
 
@@ -325,7 +325,8 @@ def penstock(task: Task, predict: Callable[[Size, InferRequest], Prediction]) ->
         assert request.inputs[0].name == "image"
         sizes = [Size(*Image.open(io.BytesIO(data)).size) for data in request.inputs[0].array.tolist()]
         said = [predict(size, request) for size in sizes]
-        return to_tensors(said, replace(info, task="classification") if "texts" in request.parameters else info)
+        compared = "texts" in request.parameters and info.texts != "question"
+        return to_tensors(said, replace(info, task="classification") if compared else info)
 
     return triton(outputs, metadata_of(served, "yolo"), config_of(served, "yolo", 16))
 
@@ -404,6 +405,27 @@ def test_texts_make_a_classification_of_an_embedding(tmp_path: Path) -> None:
         same(scores, answer)
         with pytest.raises(TransientError, match="comma"):
             backend.infer([big(wishes=Wishes(texts=("a cat, sitting", "dog")))])
+
+
+def test_a_question_goes_along_whole_and_alone(tmp_path: Path) -> None:
+    rules = penstock(
+        "text", lambda _, request: Text(str(request.parameters["texts"])), info=ModelInfo("text", texts="question")
+    )
+    with remote(tmp_path, rules) as (backend, _):
+        assert backend.info().texts == "question"
+        (answer,) = backend.infer([big(wishes=Wishes(texts=("how many, all in all?",)))])
+        assert isinstance(answer, Text)
+        assert answer.text == "how many, all in all?"
+        with pytest.raises(TransientError, match="not what was said before"):
+            backend.infer([big(wishes=Wishes(texts=("how many?", "what?", "buses")))])
+
+
+def test_labels_of_one_picture_go_before_those_of_the_model(tmp_path: Path) -> None:
+    scores = Classification(np.array([0.25, 0.75], np.float32), ("cat", "dog"))
+    info = ModelInfo("classification", NAMES, texts="labels")
+    with remote(tmp_path, penstock("classification", lambda *_: scores, info=info)) as (backend, _):
+        (answer,) = backend.infer([big(wishes=Wishes(texts=("cat", "dog")))])
+        same(scores, answer)
 
 
 @pytest.mark.parametrize(("keys", "key"), [({"task": "classification"}, "task"), ({"classes": ["cat"]}, "classes")])

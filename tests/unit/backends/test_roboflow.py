@@ -20,7 +20,7 @@ from pipeline.backends._http_backend import HttpBackend
 from pipeline.backends.roboflow import RoboflowBackendConfig
 from pipeline.contracts.backend import Servable
 from pipeline.contracts.errors import BackendErrorCode, ConfigError, TransientError
-from pipeline.contracts.frame import Wishes
+from pipeline.contracts.frame import Frame, Wishes
 from pipeline.contracts.result import Classification, Detections, Embedding, Prediction, SemanticMask, Text
 from pipeline.contracts.secret import secrets_in
 from pipeline.testing import detections, frame
@@ -533,6 +533,34 @@ def test_what_is_read_is_a_text(tmp_path: Path, keys: dict[str, Any], path: str)
             assert (request.model_id, request.prompt) == ("florence-2-base", "what is this?")
     assert isinstance(found, Text)
     assert found.text == "EXIT"
+
+
+def test_a_pictures_own_question_goes_before_the_configs(tmp_path: Path) -> None:
+    def rules(asked: Asked) -> Any:
+        return {"response": f"to {parse_picture_request(asked.json()).prompt}"}
+
+    keys: dict[str, Any] = {"task": "lmm", "model_id": "florence-2-base", "prompt": "how many?"}
+    with remote(tmp_path, rules, **keys) as (backend, _, _):
+        assert backend.info().texts == "question"
+        found = [backend.infer([each])[0] for each in (wished("where?"), frame())]
+        with pytest.raises(TransientError, match="not what was said before") as caught:
+            backend.infer([wished("where?", "what?", "a bus")])
+    assert [one.text for one in found if isinstance(one, Text)] == ["to where?", "to how many?"]
+    assert caught.value.code is BackendErrorCode.REJECTED
+
+
+def test_texts_wished_for_a_picture_are_compared_with_it(tmp_path: Path) -> None:
+    def rules(asked: Asked) -> Any:
+        return {"similarity": [0.25] * len(parse_compare_request(asked.json()).prompts)}
+
+    with remote(tmp_path, rules, task="clip_compare", prompt=["a fox", "a dog"]) as (backend, _, _):
+        assert backend.info().texts == "labels"
+        found = [backend.infer([each])[0] for each in (wished("a", "b", "c"), frame())]
+    assert [one.names for one in found if isinstance(one, Classification)] == [("a", "b", "c"), ("a fox", "a dog")]
+
+
+def wished(*texts: str) -> Frame:
+    return replace(frame(), wishes=Wishes(texts=texts))
 
 
 @pytest.mark.parametrize("in_a_list", [False, True])

@@ -46,6 +46,7 @@ from pipeline.wire.roboflow import (
     parse_picture_request,
     parse_pipeline_answer,
     parse_pipelines,
+    parse_question_request,
     parse_text_request,
     parse_workflow_answer,
     parse_workflow_request,
@@ -70,6 +71,11 @@ def wire(document: Any) -> Any:
 )
 def test_requests_with_pictures_come_back(request_: PictureRequest) -> None:
     assert parse_picture_request(wire(request_.to_json())) == request_
+
+
+def test_a_question_with_what_was_said_before_comes_back() -> None:
+    request_ = PictureRequest((PICTURE,), prompt="what?", history=(("who?", "a fox"), ("", "")), api_key="key")
+    assert parse_question_request(wire(request_.to_json())) == request_
 
 
 @pytest.mark.parametrize("request_", [TextRequest(("fox",)), TextRequest(("fox", "dog"), many=True, version_id="v")])
@@ -101,6 +107,12 @@ def test_the_recorded_comparison_of_the_real_client_is_read() -> None:
     ("parse", "body", "loc"),
     [
         (parse_picture_request, {}, ["body", "image"]),
+        (parse_question_request, {"image": PICTURE.to_json()}, ["body", "prompt"]),
+        (
+            parse_question_request,
+            {"image": PICTURE.to_json(), "prompt": "a", "history": [["b"]]},
+            ["body", "history", 0],
+        ),
         (parse_text_request, {}, ["body", "text"]),
         (parse_text_request, {"text": []}, ["body", "text"]),
         (parse_text_request, {"text": [5]}, ["body", "text"]),
@@ -165,7 +177,14 @@ JSON = st.recursive(
 @given(JSON)
 def test_any_document_is_read_or_refused(document: object) -> None:
     parsers: list[Callable[[object], object]] = [
-        *(parse_picture_request, parse_text_request, parse_compare_request, parse_workflow_request, parse_initialise),
+        *(
+            parse_picture_request,
+            parse_question_request,
+            parse_text_request,
+            parse_compare_request,
+            parse_workflow_request,
+            parse_initialise,
+        ),
         *(decode_gazes, parse_pipelines, parse_pipeline_answer),
         lambda found: decode_embeddings(found, 1),
         lambda found: decode_similarity(found, 1),

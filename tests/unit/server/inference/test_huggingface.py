@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from serving import Answer, Ask
 
-from pipeline.contracts.result import Classification, Detections, Embedding
+from pipeline.contracts.backend import ModelInfo
+from pipeline.contracts.frame import Wishes
+from pipeline.contracts.result import Classification, Detections, Embedding, Text
 from pipeline.server.inference.huggingface import dialect
 from pipeline.server.inference.service import Dialect, InferenceLimits, InferenceRoute, Service, json_answer
 
@@ -222,6 +224,96 @@ def test_a_vector_that_is_no_number_is_an_error_not_a_null() -> None:
 def test_a_caption_is_a_list_of_one() -> None:
     answer = post(FakeAsking(model("caption", "text")), "/hf/image-to-text", data=PICTURE)
     assert answer.body == [{"generated_text": "a bus in a street"}]
+
+
+CHAT = model("chat", "text", "cog/vlm", info=ModelInfo("text", texts="question"))
+READER = model("reader", "text")
+VISUAL, PRINTED = "visual-question-answering", "document-question-answering"
+OF_BOTH_CLIENTS = [
+    {"question": "how many?", "image": BASE64},
+    {"inputs": BASE64, "parameters": {}, "question": "how many?", "image": BASE64},
+    {"inputs": {"question": "how many?", "image": BASE64}, "parameters": {}},
+]
+
+
+@pytest.mark.parametrize("body", OF_BOTH_CLIENTS, ids=["0.17", "visual", "document"])
+def test_a_question_is_answered_with_a_text_whose_score_nobody_knows(body: dict[str, Any]) -> None:
+    asking = FakeAsking(READER, CHAT)
+    said = "how many?: a bus in a street"
+    for path in (f"/hf/{VISUAL}", "/hf/visual_question_answering/cog/vlm", "/hf/models/chat"):
+        assert post(asking, path, json=body).body == [{"score": None, "answer": said}]
+    for path in (f"/hf/{PRINTED}", f"/hf/pipeline/{PRINTED}/chat"):
+        assert post(asking, path, json=body).body == [{"score": None, "answer": said, "start": None, "end": None}]
+    assert {one.model_id for one in asking.asked} == {"chat"}
+    assert all(one.wishes == Wishes(texts=("how many?",)) for one in asking.asked)
+
+
+def test_a_document_that_says_nothing_has_no_answer() -> None:
+    asking = FakeAsking(CHAT)
+    asking.answers["chat"] = lambda *_: Text("")
+    assert post(asking, f"/hf/{PRINTED}", json=OF_BOTH_CLIENTS[0]).body == []
+
+
+def test_answers_with_scores_keep_them() -> None:
+    asking = FakeAsking(model("far", "classification", info=ModelInfo("classification", texts="question")))
+    asking.answers["far"] = lambda *_: Classification(np.array([0.25, 0.75], np.float32), ("two", "3"))
+    best, other = {"score": 0.75, "answer": "3"}, {"score": 0.25, "answer": "two"}
+    assert post(asking, f"/hf/{VISUAL}", json=OF_BOTH_CLIENTS[0]).body == [best, other]
+    assert post(asking, f"/hf/{VISUAL}", json={"inputs": BASE64, "question": "?", "parameters": {"top_k": 1}}).body == [
+        best
+    ]
+    assert asking.asked[0].wishes == Wishes(texts=("how many?",))
+
+
+def test_a_model_that_takes_no_questions_is_not_asked_any() -> None:
+    asking = FakeAsking(READER)
+    for task in (VISUAL, PRINTED):
+        assert post(asking, f"/hf/{task}", json=OF_BOTH_CLIENTS[0]).status == 501
+        assert post(asking, f"/hf/{task}/reader", json=OF_BOTH_CLIENTS[0]).status == 400
+    assert asking.asked == []
+
+
+@pytest.mark.parametrize("question", ["", 5, ["what?"], None, "x" * 10_001])
+def test_a_question_that_is_none_is_refused(question: Any) -> None:
+    asking = FakeAsking(CHAT)
+    assert post(asking, f"/hf/{VISUAL}", json={"question": question, "image": BASE64}).status in {400, 413}
+    assert post(asking, f"/hf/{VISUAL}", data=PICTURE).status == 400
+    assert asking.asked == []
+
+
+def test_a_model_elsewhere_that_chooses_among_labels_does_zero_shot() -> None:
+    asking = FakeAsking(model("far", "classification", info=ModelInfo("classification", ("a", "b"), texts="labels")))
+    asking.answers["far"] = _clip_scores
+    body = {"inputs": BASE64, "parameters": {"candidate_labels": ["cat", "dog"]}}
+    answer = post(asking, "/hf/zero-shot-image-classification", json=body)
+    assert [one["label"] for one in answer.body] == ["cat", "dog"]
+    assert asking.asked[0].wishes == Wishes(texts=("This is a photo of cat.", "This is a photo of dog."))
+
+
+def _clip_scores(_: Any, wishes: Wishes | None) -> Classification:
+    assert wishes is not None
+    return Classification(np.linspace(0.75, 0.25, len(wishes.texts)).astype(np.float32), wishes.texts)
+
+
+@pytest.mark.parametrize("texts", [[str(n) for n in range(1001)], ["x" * 10_001]], ids=["too-many", "too-long"])
+def test_more_text_than_clip_takes_never_reaches_it(texts: list[str]) -> None:
+    asking = FakeAsking(CLIP)
+    for path, body in (
+        ("feature-extraction", {"inputs": texts}),
+        ("sentence-similarity", {"inputs": {"source_sentence": "x", "sentences": texts}}),
+        ("zero-shot-image-classification", {"inputs": BASE64, "parameters": {"candidate_labels": texts}}),
+    ):
+        assert post(asking, f"/hf/{path}", json=body).status in {400, 413}
+    assert (asking.asked, asking.texts) == ([], [])
+
+
+def test_a_template_has_one_place_for_the_label() -> None:
+    for template in ("{}" * 500, "a photo"):
+        parameters = {"candidate_labels": ["a"], "hypothesis_template": template}
+        answer = post(
+            FakeAsking(CLIP), "/hf/zero-shot-image-classification", json={"inputs": BASE64} | {"parameters": parameters}
+        )
+        assert answer.status == 400
 
 
 def test_a_task_that_no_model_does_says_what_is_served() -> None:

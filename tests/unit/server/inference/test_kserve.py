@@ -13,7 +13,7 @@ import pytest
 from asking import NAMES, NODES, FakeAsking, detector, found, model, picture_file, serve_dialects
 from serving import Ask
 
-from pipeline.contracts.backend import Task
+from pipeline.contracts.backend import ModelInfo, Task
 from pipeline.contracts.frame import Size, Wishes
 from pipeline.contracts.result import Classification, Detections, Text
 from pipeline.runtime.asking import AskError
@@ -272,6 +272,53 @@ def test_a_model_for_texts_embeds_them_and_compares_pictures_with_them() -> None
         assert outputs["scores"]["data"] == ["0.500000:0:cat"]
 
     serve(asking, test)
+
+
+def test_a_question_is_passed_on_whole_to_a_model_that_takes_one() -> None:
+    asking = FakeAsking(model("chat", "text", info=ModelInfo("text", texts="question")))
+
+    async def test(ask: Ask) -> None:
+        config = (await ask("GET", "/v2/models/chat/config")).body
+        assert config["parameters"]["texts"] == {"string_value": "question"}
+        for parameters in ({"texts": "how many, all in all?"}, {"texts": ""}):
+            outputs = await infer(ask, request_of(parameters=parameters), "/v2/models/chat/infer")
+            said.append(outputs["text"]["data"])
+
+    said: list[Any] = []
+    serve(asking, test)
+    assert said == [["how many, all in all?: a bus in a street"], ["a bus in a street"]]
+    assert [one.wishes for one in asking.asked] == [Wishes(texts=("how many, all in all?",)), None]
+
+
+def test_labels_of_a_request_are_those_of_its_scores() -> None:
+    info = ModelInfo("classification", NAMES, texts="labels")
+    asking = FakeAsking(model("far", "classification", info=info))
+    asking.answers["far"] = lambda _, wishes: Classification(
+        np.array([0.25, 0.75], np.float32), wishes.texts if wishes else NAMES
+    )
+
+    async def test(ask: Ask) -> None:
+        body = request_of(parameters={"texts": "cat,dog"}, outputs=(RequestedOutput("scores", classification=1),))
+        outputs = await infer(ask, body, "/v2/models/far/infer")
+        assert outputs["scores"]["data"] == ["0.750000:1:dog"]
+
+    serve(asking, test)
+
+
+@pytest.mark.parametrize("texts", [["x"] * 1001, ["x" * 10_001]], ids=["too-many", "too-long"])
+def test_more_text_than_clip_takes_never_reaches_it(texts: list[str]) -> None:
+    asking = FakeAsking(model("clip", "embedding"))
+
+    async def test(ask: Ask) -> None:
+        for body in (
+            request_of([text.encode() for text in texts], name="text"),
+            request_of(parameters={"texts": ",".join(texts)}),
+        ):
+            answer = await ask("POST", "/v2/models/clip/infer", data=body.data, headers=headers_of(body))
+            assert answer.status in {400, 413}
+
+    serve(asking, test)
+    assert (asking.asked, asking.texts) == ([], [])
 
 
 def test_the_best_classes_come_with_their_names() -> None:

@@ -9,10 +9,13 @@ import pytest
 from asking import FakeAsking, detector, model, picture_file, serve_dialects
 from serving import Ask
 
+from pipeline.contracts.backend import ModelInfo
+from pipeline.contracts.frame import Wishes
 from pipeline.contracts.result import Embedding
 from pipeline.server.inference.roboflow import dialect
 from pipeline.wire.roboflow import Gaze, gaze_detections
 
+ASKED = ModelInfo("text", texts="question")
 IMAGE = {"type": "base64", "value": base64.b64encode(picture_file()).decode()}
 
 
@@ -124,7 +127,7 @@ def test_a_model_that_gives_no_texts_does_not_read() -> None:
     run(test, detector("local", "doctr"))
 
 
-def test_texts_about_pictures_come_without_a_prompt_only() -> None:
+def test_a_model_that_takes_no_prompt_is_not_asked_with_one() -> None:
     async def test(ask: Ask) -> None:
         for path, body in (("/infer/lmm", {"model_id": "a/1"}), ("/infer/lmm/a/1", {})):
             answer = await ask("POST", path, json={"image": IMAGE, **body})
@@ -132,7 +135,97 @@ def test_texts_about_pictures_come_without_a_prompt_only() -> None:
             prompted = await ask("POST", path, json={"image": IMAGE, "prompt": "how many?", **body})
             assert prompted.status == 501
 
-    run(test, model("captions", "text", "a/1"))
+    asked = run(test, model("captions", "text", "a/1")).asked
+    assert [one.wishes for one in asked] == [None, None]
+
+
+@pytest.mark.parametrize(("path", "body"), [("/infer/lmm", {"model_id": "a/1"}), ("/infer/lmm/a/1", {})])
+def test_a_prompt_is_passed_on_to_a_model_that_takes_it(path: str, body: dict[str, Any]) -> None:
+    async def test(ask: Ask) -> None:
+        for prompt, response in (("how many?", "how many?: a bus in a street"), ("", "a bus in a street")):
+            answer = await ask("POST", path, json={"image": IMAGE, "prompt": prompt, **body})
+            assert answer.body["response"] == response
+
+    asked = run(test, model("chat", "text", "a/1", info=ASKED)).asked
+    assert [one.wishes for one in asked] == [Wishes(texts=("how many?",)), None]
+
+
+def test_cogvlm_answers_a_question_and_hears_what_was_said_before() -> None:
+    async def test(ask: Ask) -> None:
+        body = {"api_key": "K", "model_id": "cogvlm", "prompt": "how many?", "image": IMAGE}
+        answer = await ask("POST", "/llm/cogvlm", json=body)
+        assert answer.body["response"] == "how many?: a bus in a street"
+        assert answer.body["time"] >= 0
+        said = {"history": [["what?", "buses"], ["where?", "here"]], "image": [IMAGE, IMAGE]}
+        several = await ask("POST", "/llm/cogvlm", json=body | said)
+        assert [one["response"] for one in several.body] == ["how many?: a bus in a street"] * 2
+
+    models = (model("reader", "text", info=ASKED), model("chat", "text", "cogvlm", info=ASKED))
+    first, second = run(test, *models).asked
+    assert (first.model_id, first.wishes) == ("chat", Wishes(texts=("how many?",)))
+    assert second.wishes == Wishes(texts=("how many?", "what?", "buses", "where?", "here"))
+
+
+@pytest.mark.parametrize(
+    ("models", "said"),
+    [
+        ([model("chat", "text", info=ModelInfo("text", texts="question"))], "alias 'cogvlm'"),
+        ([model("reader", "text", "cogvlm")], "takes no prompt"),
+        ([detector("local", "cogvlm")], "takes no prompt"),
+    ],
+    ids=["no-alias", "no-questions", "no-texts"],
+)
+def test_without_a_model_for_questions_cogvlm_says_so(models: list[Any], said: str) -> None:
+    async def test(ask: Ask) -> None:
+        answer = await ask("POST", "/llm/cogvlm", json={"image": IMAGE, "prompt": "what?"})
+        assert answer.status == 501
+        assert said in answer.body["message"]
+
+    assert run(test, *models).asked == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"prompt": None},
+        {"prompt": ""},
+        {"prompt": ["what?"]},
+        {"history": "what?"},
+        {"history": [["what?"]]},
+        {"history": [["what?", 1]]},
+        {"history": ["ab"]},
+        {"history": [["a", "b"]] * 101},
+    ],
+)
+def test_a_question_of_a_wrong_form_is_a_422(wrong: dict[str, Any]) -> None:
+    async def test(ask: Ask) -> None:
+        answer = await ask("POST", "/llm/cogvlm", json={"image": IMAGE, "prompt": "what?"} | wrong)
+        assert answer.status == 422
+        assert answer.body["detail"][0]["loc"][1] == next(iter(wrong))
+
+    assert run(test, model("chat", "text", "cogvlm", info=ASKED)).asked == []
+
+
+def test_an_ocr_is_not_asked_questions() -> None:
+    async def test(ask: Ask) -> None:
+        answer = await ask("POST", "/doctr/ocr", json={"image": IMAGE, "prompt": "what?"})
+        assert answer.body["result"] == "a bus in a street"
+
+    assert run(test, model("reader", "text", "doctr")).asked[0].wishes is None
+
+
+@pytest.mark.parametrize("texts", [["x"] * 1001, ["x" * 10_001]], ids=["too-many", "too-long"])
+def test_more_text_than_clip_takes_never_reaches_it(texts: list[str]) -> None:
+    async def test(ask: Ask) -> None:
+        for path, body in (
+            ("/clip/embed_text", {"text": texts}),
+            ("/clip/compare", {"subject": IMAGE, "prompt": texts}),
+            ("/llm/cogvlm", {"image": IMAGE, "prompt": "".join(texts) * 10}),
+        ):
+            assert (await ask("POST", path, json=body)).status in {413, 422}
+
+    asking = run(test, model("clip", "embedding"), model("chat", "text", "cogvlm", info=ASKED))
+    assert (asking.asked, asking.texts) == ([], [])
 
 
 def test_any_model_of_vectors_gives_them() -> None:
@@ -183,9 +276,7 @@ def test_a_model_without_arrows_finds_no_gazes() -> None:
     run(test, model("faces", "keypoint-detection", "gaze"))
 
 
-@pytest.mark.parametrize(
-    "path", ["/sam2/segment_image", "/llm/cogvlm", "/yolo_world/infer", "/infer/depth-estimation/a/b"]
-)
+@pytest.mark.parametrize("path", ["/sam2/segment_image", "/yolo_world/infer", "/infer/depth-estimation/a/b"])
 def test_what_is_not_offered_says_so(path: str) -> None:
     async def test(ask: Ask) -> None:
         answer = await ask("POST", path, json={"image": IMAGE})

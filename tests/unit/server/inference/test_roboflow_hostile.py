@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from serving import Ask, FakeControl
 
+from pipeline.contracts.backend import ModelInfo
 from pipeline.runtime.tapping import ResultBuffer
 from pipeline.server.inference.roboflow import dialect
 from pipeline.server.inference.streams import Streams
@@ -93,6 +94,7 @@ VALID: dict[str, Any] = {
     "/infer/classification": {**INFER, "model_id": "cls/1"},
     "/infer/embeddings": {"model_id": "clip", "image": IMAGE},
     "/infer/lmm": {"model_id": "reader", "image": IMAGE},
+    "/llm/cogvlm": {"image": IMAGE, "prompt": "what?", "history": [["a", "b"]]},
     "/model/add": {"model_id": "det/1"},
     "/clip/embed_image": {"image": [IMAGE]},
     "/clip/embed_text": {"text": ["a", "b"]},
@@ -217,6 +219,7 @@ def run(test: Any) -> None:
         model("tags", "classification", "cls/1"),
         model("clip", "embedding"),
         model("reader", "text", "doctr"),
+        model("chat", "text", "cogvlm", info=ModelInfo("text", texts="question")),
         detector("local"),
     )
     control = FakeControl()

@@ -27,6 +27,7 @@ SCOPES = {
     "control": {
         ("POST", "/model/remove"),
         ("POST", "/model/clear"),
+        ("POST", "/v2/repository/models/{model}/unload"),
         ("POST", "/inference_pipelines/initialise"),
         ("POST", "/inference_pipelines/{pipeline_id}/pause"),
         ("POST", "/inference_pipelines/{pipeline_id}/resume"),
@@ -105,6 +106,19 @@ def test_what_is_described_is_valid_openapi() -> None:
     assert len(identifiers) == len(set(identifiers))
 
 
+def test_the_pattern_of_a_parameter_is_about_all_of_it() -> None:
+    parameters = [one for route in TABLE for one in inference_operation(route).get("parameters", [])]
+    patterns = [one["schema"]["pattern"] for one in parameters]
+    assert all(pattern.startswith("^(?:") and pattern.endswith(")$") for pattern in patterns)
+    of_words = [pattern for pattern in patterns if re.fullmatch(r"[^\w!]+[\w|-]+\W+", pattern)]
+    assert of_words
+    for pattern in of_words:
+        for word in re.findall(r"[\w-]+", pattern):
+            assert re.search(pattern, word)
+            assert not re.search(pattern, f"{word}/other")
+            assert not re.search(pattern, f"other/{word}")
+
+
 SECRETS = {scope: f"{scope}-0123456789abcdef" for scope in ("read", "metrics", "control", "infer")}
 TOKENS = [Token.of(scope, secret, [scope]) for scope, secret in SECRETS.items()]
 
@@ -117,7 +131,7 @@ def sample(route: MountedRoute) -> str:
     """A path that the route takes."""
     path = plain_path(route)
     for parameter in inference_operation(route).get("parameters", []):
-        pattern = parameter["schema"]["pattern"].removeprefix("^").removesuffix("$")
+        pattern = parameter["schema"]["pattern"].removeprefix("^(?:").removesuffix(")$")
         found = next(word for word in ("x", *pattern.split("|")) if re.fullmatch(pattern, word))
         path = path.replace(f"{{{parameter['name']}}}", found)
     return path
