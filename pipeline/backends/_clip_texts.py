@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.backends._onnx_session import Runtime, Session, raise_run_error
+from pipeline.contracts.backend import MAX_TEXT_CHARS, MAX_TEXTS
 from pipeline.contracts.errors import ConfigError, TransientError
 from pipeline.models.choice import fixed, shown
 from pipeline.models.onnx_file import OnnxFile, TensorInfo, read_onnx
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
 CONTEXT_TOKENS = 77
 """So many tokens CLIP's text encoders are trained with."""
 
-MAX_TEXTS = 1000
-"""So many texts one request may have."""
-
-MAX_TEXT_CHARS = 10_000
 _RUN_TEXTS = 64  # in one run
 _REMEMBERED = 1024
 _MAX_TOKENIZER_BYTES = 64 << 20

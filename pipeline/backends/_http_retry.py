@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 from pipeline.backends._http_config import RetryConfig
 from pipeline.contracts.errors import BackendErrorCode, TransientError, UnavailableError
 from pipeline.contracts.secret import redact
+from pipeline.wire.document import loads
 
 MAX_WORDS = 200
 _LOADING = re.compile(r"\bloading\b", re.IGNORECASE)
@@ -148,8 +149,8 @@ def _words(headers: Mapping[str, str], body: bytes) -> tuple[str, Mapping[str, o
     document: object = None
     if body[:1] in {b"{", b"["} or "json" in kind:
         try:
-            document = json.loads(body)
-        except (ValueError, RecursionError):
+            document = loads(body)
+        except ValueError:
             document = None
     if isinstance(document, dict):
         found = (document.get(key) for key in ("message", "detail", "error", "title"))

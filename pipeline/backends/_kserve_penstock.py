@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.backends._http import Client, Sent
 from pipeline.backends._kserve_asking import Described, KserveKeys, ask
-from pipeline.contracts.backend import ModelInfo
+from pipeline.contracts.backend import ModelInfo, TextsAre
 from pipeline.contracts.errors import BackendErrorCode, ConfigError, TransientError
 from pipeline.contracts.frame import Size, Wishes
 from pipeline.contracts.result import Prediction
@@ -20,6 +20,7 @@ from pipeline.wire.kserve_results import outputs_of, task_of
 from pipeline.wire.kserve_tensors import Parameter, tensor
 
 _MAX_NAMES = 65_536
+_TEXTS: Mapping[str, TextsAre] = {"labels": "labels", "question": "question"}
 
 
 def is_penstock(described: Described) -> bool:
@@ -56,12 +57,12 @@ class PenstockAsker:
         self, client: Client, pictures: Sequence[Sent], wishes: Wishes | None, deadline: float | None
     ) -> list[Prediction]:
         info = self.info
-        if wishes is not None and wishes.texts and info.task == "embedding":
+        if wishes is not None and wishes.texts and (info.task == "embedding" or info.texts == "labels"):
             info = replace(info, task="classification", labels=wishes.texts)
         request = InferRequest(
             inputs=(tensor("image", [sent.data for sent in pictures]),),
             outputs=tuple(RequestedOutput(spec.name) for spec in outputs_of(info.task)),
-            parameters=self._parameters | _wished(wishes),
+            parameters=self._parameters | _wished(wishes, info.texts),
             binary_output=True,
         )
         answer = await ask(client, self._config, request, deadline)
@@ -87,7 +88,8 @@ def _info(config: KserveKeys, described: Described) -> ModelInfo:
     elif config.labels:
         labels = config.labels
     keypoints = config.keypoints or _names(described.said, "keypoints")
-    return ModelInfo(task, labels, _size(described.said.get("input_size", "")), keypoints)
+    texts = _TEXTS.get(described.said.get("texts", ""))
+    return ModelInfo(task, labels, _size(described.said.get("input_size", "")), keypoints, texts)
 
 
 def _names(said: Mapping[str, str], key: str) -> tuple[str, ...]:
@@ -117,9 +119,13 @@ def _parameters(config: KserveKeys, info: ModelInfo) -> dict[str, Parameter]:
     return found
 
 
-def _wished(wishes: Wishes | None) -> dict[str, Parameter]:
+def _wished(wishes: Wishes | None, texts_are: TextsAre | None) -> dict[str, Parameter]:
     if wishes is None:
         return {}
+    texts = wishes.texts
+    if texts_are == "question" and len(texts) > 1:
+        message = "the model takes a question, and not what was said before it"
+        raise TransientError(message, code=BackendErrorCode.REJECTED)
     numbers: Mapping[str, Parameter | None] = {
         "confidence": wishes.confidence,
         "iou_threshold": wishes.iou_threshold,
@@ -127,7 +133,7 @@ def _wished(wishes: Wishes | None) -> dict[str, Parameter]:
         "class_agnostic_nms": wishes.class_agnostic_nms,
         "keypoint_confidence": wishes.keypoint_confidence,
         "classes": None if wishes.classes is None else _joined(wishes.classes),
-        "texts": _joined(wishes.texts) if wishes.texts else None,
+        "texts": None if not texts else texts[0] if texts_are == "question" else _joined(texts),
     }
     return {key: value for key, value in numbers.items() if value is not None}
 

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from pipeline.backends._http import Client, Request, Sent
 from pipeline.backends._roboflow_asking import SAMPLE_SIZE, Key, read, sample
 from pipeline.backends._roboflow_config import RoboflowKeys
-from pipeline.contracts.backend import ModelInfo, Task
+from pipeline.contracts.backend import ModelInfo, Task, TextsAre
+from pipeline.contracts.errors import BackendErrorCode, TransientError
 from pipeline.contracts.frame import Size, Wishes
 from pipeline.contracts.result import Classification, Embedding, Prediction
 from pipeline.wire.document import items
@@ -39,6 +40,8 @@ _TASKS: Mapping[str, Task] = {
     "lmm": "text",
 }
 
+_TEXTS: Mapping[str, TextsAre] = {"clip_compare": "labels", "lmm": "question"}
+
 
 class CoreAsker:
     """One core model. Made by the dialect."""
@@ -60,13 +63,20 @@ class CoreAsker:
             await self._ask(client, [data], [SAMPLE_SIZE], self._config.prompts, None)
         names = self._config.prompts if self._task == "clip_compare" else ("face",) if self._task == "gaze" else ()
         points = (*LANDMARKS, "gaze") if self._task == "gaze" else ()
-        return ModelInfo(_TASKS[self._task], names, keypoints=points)
+        return ModelInfo(_TASKS[self._task], names, keypoints=points, texts=_TEXTS.get(self._task))
 
     async def infer(
         self, client: Client, pictures: Sequence[Sent], wishes: Wishes | None, deadline: float | None
     ) -> Sequence[Prediction]:
-        """What it says about each picture."""
+        """What it says about each picture; its own texts go before those of the config.
+
+        Raises:
+            TransientError: the path has no place for what was said before the question.
+        """
         prompts = wishes.texts if wishes is not None and wishes.texts else self._config.prompts
+        if self._task == "lmm" and len(prompts) > 1:
+            message = f"{self.model} takes a question, and not what was said before it"
+            raise TransientError(message, code=BackendErrorCode.REJECTED)
         data, sizes = [sent.data for sent in pictures], [sent.size for sent in pictures]
         return await self._ask(client, data, sizes, prompts, deadline)
 

@@ -231,7 +231,7 @@ class ClipBackend:
         info, config = self._images.info(), self._config
         if not config.prompts:
             return info
-        return ModelInfo("classification", tuple(config.labels or config.prompts), info.input_size)
+        return ModelInfo("classification", tuple(config.labels or config.prompts), info.input_size, texts="labels")
 
     def describe(self) -> str:
         """Model, size, device and workers."""

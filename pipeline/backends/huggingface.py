@@ -10,16 +10,17 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringCo
 from pipeline.backends._http import Client, Request, Response, Sent
 from pipeline.backends._http_backend import HttpBackend
 from pipeline.backends._http_config import HttpBackendConfig, HttpUrl
-from pipeline.contracts.backend import ModelInfo, Task
+from pipeline.contracts.backend import ModelInfo, Task, TextsAre
 from pipeline.contracts.component import Context
 from pipeline.contracts.errors import BackendErrorCode, TransientError
-from pipeline.contracts.frame import Size
-from pipeline.contracts.result import Prediction
+from pipeline.contracts.frame import Size, Wishes
+from pipeline.contracts.result import Prediction, Text
 from pipeline.contracts.secret import SecretUrl
 from pipeline.wire.huggingface import SPECS, canonical, decode_body
 from pipeline.wire.huggingface_answers import (
     LabelTable,
     Pooling,
+    decode_answers,
     decode_classes,
     decode_detections,
     decode_extract,
@@ -53,6 +54,11 @@ _TASK_OF: Mapping[FrameTask, Task] = {
     "object-detection": "object-detection",
     "visual-question-answering": "classification",
     "zero-shot-image-classification": "classification",
+}
+_TEXTS: Mapping[str, TextsAre] = {
+    "document-question-answering": "question",
+    "visual-question-answering": "question",
+    "zero-shot-image-classification": "labels",
 }
 _KINDS: Mapping[str | None, Kind] = {
     None: "auto",
@@ -167,8 +173,9 @@ class HuggingFaceDialect:
         self._config = config
         self._table = LabelTable(config.labels)
         self._asked = vision_parameters(config.parameters)
-        self._question = config.parameters.get("question")
         fields = SPECS[config.task].fields
+        question = (str(config.parameters.get("question")),)
+        self._texts = question if "question" in fields else self._asked.candidate_labels
         self._parameters = {key: value for key, value in config.parameters.items() if key not in fields}
         self._headers = {"Accept": "application/json"}
         if config.token is not None:
@@ -181,29 +188,37 @@ class HuggingFaceDialect:
         Raises:
             TransientError: it does not answer, or not to this task.
         """
+        task = _TASK_OF[self._config.task]
         if self._config.wait_for_model:
             sample = await asyncio.to_thread(_sample, self._config.format)
             headers = {**self._headers, "X-Wait-For-Model": "1"}
-            response = await client.send(self._request(sample, f"image/{self._config.format}", headers))
+            request = self._request(sample, f"image/{self._config.format}", headers, self._texts)
+            response = await client.send(request)
             try:
-                size = Size(_SAMPLE_SIDE_PX, _SAMPLE_SIDE_PX)
-                await asyncio.to_thread(self._read, response, size, LabelTable(self._config.labels))
+                size, table = Size(_SAMPLE_SIDE_PX, _SAMPLE_SIDE_PX), LabelTable(self._config.labels)
+                found = await asyncio.to_thread(self._read, response, size, table, self._texts)
+                # A server whose model gives an answer without a score is a text's, whatever the protocol says.
+                task = "text" if isinstance(found, Text) else task
             except ValueError as error:
                 message = f"{self._config.where} does not answer as {self._config.task} should: {error}"
                 raise TransientError(message, code=BackendErrorCode.BAD_ANSWER) from error
-        task = _TASK_OF[self._config.task]
         if self._asked.subtask == "semantic":
             task = "semantic-segmentation"
-        return ModelInfo(task, self._asked.candidate_labels or self._config.labels)
+        labels = self._asked.candidate_labels or self._config.labels
+        return ModelInfo(task, labels, texts=_TEXTS.get(self._config.task))
 
     async def infer(self, client: Client, pictures: Sequence[Sent], deadline: float | None) -> Sequence[Prediction]:
-        """A prediction for the one picture."""
+        """A prediction for the one picture; its own texts go before those of the config.
+
+        Raises TransientError where the protocol has no place for what was said before the question.
+        """
         [sent] = pictures
-        request = self._request(sent.data, sent.media_type, self._headers)
+        texts = self._texts_of(sent.frame.wishes)
+        request = self._request(sent.data, sent.media_type, self._headers, texts)
         response = await client.send(request, deadline=deadline)
         if len(response.body) < _THREAD_FROM_BYTES:
-            return [self._read(response, sent.size, self._table)]
-        return [await asyncio.to_thread(self._read, response, sent.size, self._table)]  # masks take time
+            return [self._read(response, sent.size, self._table, texts)]
+        return [await asyncio.to_thread(self._read, response, sent.size, self._table, texts)]  # masks take time
 
     def describe(self) -> str:
         """Which model where."""
@@ -213,14 +228,28 @@ class HuggingFaceDialect:
     async def close(self, client: Client) -> None:
         """Nothing is under way."""
 
-    def _request(self, data: bytes, media_type: str, headers: Mapping[str, str]) -> Request:
+    def _texts_of(self, wishes: Wishes | None) -> tuple[str, ...]:
+        kind = _TEXTS.get(self._config.task)
+        if kind is None or wishes is None or not wishes.texts:
+            return self._texts
+        if kind == "question" and len(wishes.texts) > 1:
+            message = f"{self._config.task} takes a question, and not what was said before it"
+            raise TransientError(message, code=BackendErrorCode.REJECTED)
+        return wishes.texts
+
+    def _request(self, data: bytes, media_type: str, headers: Mapping[str, str], texts: Sequence[str]) -> Request:
         """As the current client of the vendor writes it: the file itself, or with parameters JSON around it."""
         inputs: dict[str, Any] = {"image": data}
         if self._config.task == "feature-extraction":
             return Request("POST", self._path(), headers={**headers, "Content-Type": media_type}, body=data)
-        if self._question is not None and SPECS[self._config.task].fields:
-            inputs["question"] = self._question
-        body = encode_ask(self._config.task, Ask(inputs, self._parameters), media_type)
+        parameters = self._parameters
+        match _TEXTS.get(self._config.task):
+            case "question":
+                inputs["question"] = texts[0]
+            case "labels" if texts is not self._texts:
+                # Whoever wishes for texts has made whole ones: they are not put into a template once more.
+                parameters = {**parameters, "candidate_labels": list(texts), "hypothesis_template": "{}"}
+        body = encode_ask(self._config.task, Ask(inputs, parameters), media_type)
         if body.data is None:
             return Request("POST", self._path(), headers=headers, json=body.document)
         # Endpoints refuse a picture that does not say what it is.
@@ -235,7 +264,7 @@ class HuggingFaceDialect:
         hosted = self._config.url.host == SecretUrl(HOSTED).host
         return f"/models/{model}/pipeline/{task}" if hosted else f"/pipeline/{task}/{model}"
 
-    def _read(self, response: Response, size: Size, table: LabelTable) -> Prediction:
+    def _read(self, response: Response, size: Size, table: LabelTable, texts: Sequence[str]) -> Prediction:
         """The answer. From any thread.
 
         Raises:
@@ -251,9 +280,9 @@ class HuggingFaceDialect:
             case "image-classification":
                 prediction = decode_classes(document)
             case "zero-shot-image-classification":
-                prediction = decode_classes(document, self._asked.candidate_labels)
+                prediction = decode_classes(document, texts)
             case "visual-question-answering":
-                prediction = decode_classes(document, key="answer")
+                prediction = decode_answers(document)
             case "document-question-answering":
                 prediction = decode_extract(document)
             case "image-to-text":

@@ -145,7 +145,7 @@ def _path_parameters(path: str) -> list[Schema]:
             "name": name,
             "in": "path",
             "required": True,
-            "schema": {"type": "string", "pattern": f"^{pattern or _ANY_PARAMETER}$"},
+            "schema": {"type": "string", "pattern": f"^(?:{pattern or _ANY_PARAMETER})$"},
         }
         for name, pattern in _PARAMETER.findall(path)
     ]

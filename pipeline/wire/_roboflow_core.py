@@ -1,16 +1,12 @@
-"""Roboflow's core models: CLIP, OCR, language models, gaze; what is sent to them and what they answer."""
+"""Roboflow's core models: CLIP, OCR, language models; what is sent to them and what they answer."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.contracts.frame import Size
-from pipeline.contracts.result import Detections
-from pipeline.wire._roboflow_decode import MAX_OBJECTS, box_of
 from pipeline.wire._roboflow_encode import finite
 from pipeline.wire._roboflow_options import InvalidRequestError, Problem
 from pipeline.wire._roboflow_requests import (
@@ -22,16 +18,15 @@ from pipeline.wire._roboflow_requests import (
     images_of,
     key_of,
     optional_text,
+    text_of,
 )
 from pipeline.wire.document import items, mapping, number
 
 OCR_PATHS = {"doctr": "/doctr/ocr", "trocr": "/ocr/trocr", "easy_ocr": "/easy_ocr/ocr", "pp_ocr": "/ocr/pp-ocr"}
 """Where each model that reads is found."""
 
-LANDMARKS = ("right_eye", "left_eye", "nose", "mouth", "right_ear", "left_ear")
-"""The face's points in the order of the gaze model (MediaPipe's face detector)."""
-
-MAX_LANDMARKS = 1000
+MAX_TURNS = 100
+"""Of a talk about a picture, in one request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +38,7 @@ class PictureRequest:
         many: they came as an array, and so does the answer.
         version_id: which version of the model; None: the server's.
         prompt: what a language model is asked.
+        history: what was asked and answered before, in pairs; CogVLM's alone.
         model_id: of a language model, where it does not stand in the path.
         api_key: the client's.
     """
@@ -53,11 +49,14 @@ class PictureRequest:
     prompt: str | None = None
     model_id: str | None = None
     api_key: str | None = field(default=None, repr=False)
+    history: tuple[tuple[str, str], ...] = ()
 
     def to_json(self, version_key: str = "clip_version_id") -> dict[str, Any]:
         """As a client sends it."""
         beside = {version_key: self.version_id, "prompt": self.prompt, "model_id": self.model_id}
-        said = {name: value for name, value in beside.items() if value is not None}
+        said: dict[str, Any] = {name: value for name, value in beside.items() if value is not None}
+        if self.history:
+            said["history"] = [list(turn) for turn in self.history]
         return {"api_key": self.api_key, **said, "image": images_json(self.images)}
 
 
@@ -71,6 +70,36 @@ def parse_picture_request(body: object, version_key: str = "clip_version_id") ->
     images, many = images_of(document)
     version, prompt = optional_text(document, version_key), optional_text(document, "prompt")
     return PictureRequest(images, many, version, prompt, optional_text(document, "model_id"), key_of(document))
+
+
+def parse_question_request(body: object) -> PictureRequest:
+    """The body of `/llm/cogvlm`: a prompt, which must be there, and what was said before.
+
+    Format: inference-sdk 0.37.1, `prompt_cogvlm`.
+
+    Raises:
+        InvalidRequestError: the body breaks the schema: 422.
+    """
+    document = body_of(body)
+    asked = replace(parse_picture_request(document), prompt=text_of(document, "prompt"))
+    if not asked.prompt:
+        message = "String should have at least 1 character"
+        raise InvalidRequestError([Problem("string_too_short", ("body", "prompt"), message, None)])
+    turns = document.get("history")
+    if turns is None:
+        return asked
+    if not isinstance(turns, list) or len(turns) > MAX_TURNS:
+        message = f"Input should be a list of at most {MAX_TURNS} pairs"
+        raise InvalidRequestError([Problem("list_type", ("body", "history"), message, None)])
+    return replace(asked, history=tuple(_turn(turn, index) for index, turn in enumerate(turns)))
+
+
+def _turn(turn: object, index: int) -> tuple[str, str]:
+    if not isinstance(turn, list) or len(turn) != 2:
+        message = "Input should be a pair: what was asked, and what was answered"
+        raise InvalidRequestError([Problem("tuple_type", ("body", "history", index), message, None)])
+    asked, answered = (optional_text({"history": part}, "history") for part in turn)
+    return asked or "", answered or ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,94 +237,3 @@ def decode_similarity(document: object, count: int) -> npt.NDArray[np.float32]:
 def encode_ocr(read: str, time_s: float) -> dict[str, Any]:
     """The answer of the OCR paths; `decode_prediction` reads it."""
     return {"result": read, "time": round(time_s, 6)}
-
-
-@dataclass(frozen=True, slots=True)
-class Gaze:
-    """One face and where it looks.
-
-    Attributes:
-        box: left, top, right, bottom in pixels.
-        confidence: that it is a face, 0..1.
-        landmarks: x, y of its points, in the order of `LANDMARKS`.
-        yaw: radians; positive where the eyes turn to the left of the picture.
-        pitch: radians; positive where they look up.
-    """
-
-    box: tuple[float, float, float, float]
-    confidence: float
-    landmarks: tuple[tuple[float, float], ...]
-    yaw: float
-    pitch: float
-
-
-def encode_gazes(gazes: Sequence[Gaze], time_s: float) -> dict[str, Any]:
-    """The answer of `/gaze/gaze_detection` for one picture."""
-    predictions = []
-    for gaze in gazes:
-        left, top, right, bottom = gaze.box
-        face = {
-            "x": (left + right) / 2,
-            "y": (top + bottom) / 2,
-            "width": right - left,
-            "height": bottom - top,
-            "confidence": gaze.confidence,
-            "class": "face",
-            "class_confidence": None,
-            "landmarks": [{"x": x, "y": y} for x, y in gaze.landmarks],
-        }
-        predictions.append({"face": face, "yaw": gaze.yaw, "pitch": gaze.pitch})
-    times = {"time": round(time_s, 6), "time_face_det": None, "time_gaze_det": None}
-    return {"predictions": predictions, **times}
-
-
-def decode_gazes(document: object) -> list[Gaze]:
-    """The same read. Raises ValueError."""
-    found = []
-    for value in items(mapping(document, "the answer").get("predictions"), "predictions", MAX_OBJECTS):
-        item = mapping(value, "a prediction")
-        face = mapping(item.get("face"), "face of a prediction")
-        points = [mapping(point, "a landmark") for point in items(face.get("landmarks"), "landmarks", MAX_LANDMARKS)]
-        landmarks = tuple((number(point.get("x"), "x"), number(point.get("y"), "y")) for point in points)
-        score = number(face.get("confidence"), "confidence")
-        if not 0 <= score <= 1.001:
-            raise ValueError(f"a confidence of {score:g} is none: it goes from 0 to 1")
-        yaw, pitch = number(item.get("yaw"), "yaw"), number(item.get("pitch"), "pitch")
-        found.append(Gaze(box_of(face), min(score, 1.0), landmarks, yaw, pitch))
-    return found
-
-
-def gaze_detections(gazes: Sequence[Gaze], size: Size) -> Detections:
-    """Faces with their landmarks as keypoints, and as the last one, "gaze", where a look as long as the face ends.
-
-    Arrows that would leave the picture end at its edge, in the same direction.
-    """
-    count = max((len(gaze.landmarks) for gaze in gazes), default=len(LANDMARKS))
-    points = np.full((len(gazes), count + 1, 3), np.nan, np.float32)
-    for row, gaze in zip(points, gazes, strict=True):
-        for place, (x, y) in enumerate(gaze.landmarks):
-            row[place] = x, y, gaze.confidence
-        row[count] = *_arrow(gaze, size), gaze.confidence
-    names = (*LANDMARKS[:count], *(f"landmark_{index}" for index in range(len(LANDMARKS), count)), "gaze")
-    return Detections(
-        xyxy=np.array([gaze.box for gaze in gazes], np.float32).reshape(-1, 4),
-        confidence=np.array([gaze.confidence for gaze in gazes], np.float32),
-        class_id=np.zeros(len(gazes), np.int32),
-        names=("face",),
-        keypoints=points,
-        keypoint_names=names,
-    )
-
-
-def _arrow(gaze: Gaze, size: Size) -> tuple[float, float]:
-    """Where the look ends that begins in the middle of the face. Format: Roboflow's gaze example (its arrow)."""
-    left, top, right, bottom = gaze.box
-    x, y = min(max((left + right) / 2, 0), size.width), min(max((top + bottom) / 2, 0), size.height)
-    length = right - left
-    dx, dy = -length * math.sin(gaze.yaw) * math.cos(gaze.pitch), -length * math.sin(gaze.pitch)
-    room = [1.0]
-    for start, step, most in ((x, dx, size.width), (y, dy, size.height)):
-        if step:
-            room.append(((most if step > 0 else 0) - start) / step)
-    ratio = max(0.0, min(room))
-    return x + dx * ratio, y + dy * ratio

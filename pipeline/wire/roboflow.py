@@ -5,25 +5,22 @@ them, knows the body of the 422 that Roboflow's server answers.
 """
 
 from pipeline.wire._roboflow_core import (
-    LANDMARKS,
     OCR_PATHS,
     CompareRequest,
-    Gaze,
     PictureRequest,
     TextRequest,
-    decode_gazes,
     decode_similarity,
     encode_embeddings,
-    encode_gazes,
     encode_ocr,
     encode_similarity,
-    gaze_detections,
     parse_compare_request,
     parse_picture_request,
+    parse_question_request,
     parse_text_request,
 )
 from pipeline.wire._roboflow_decode import decode_embeddings, decode_prediction
 from pipeline.wire._roboflow_encode import encode_prediction, encode_response, encode_stub
+from pipeline.wire._roboflow_gaze import LANDMARKS, Gaze, decode_gazes, encode_gazes, gaze_detections
 from pipeline.wire._roboflow_labels import Labels, PointLabels
 from pipeline.wire._roboflow_options import (
     BODY_FIELDS,
@@ -141,6 +138,7 @@ __all__ = [
     "parse_picture_request",
     "parse_pipeline_answer",
     "parse_pipelines",
+    "parse_question_request",
     "parse_registry",
     "parse_server_info",
     "parse_text_request",

@@ -77,6 +77,13 @@ SERVER = f"""
     task = "text"
     aliases = ["doctr", "trocr", "easy_ocr", "pp_ocr"]
 
+    [models.chat]
+    type = "answering"
+    task = "text"
+    aliases = ["cogvlm"]
+    questions = true
+    asked = "chat.jsonl"
+
     [models.faces]
     type = "answering"
     task = "keypoint-detection"

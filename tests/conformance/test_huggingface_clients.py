@@ -50,6 +50,12 @@ MODELS = """
     [models.caption]
     type = "answering"
     task = "text"
+
+    [models.chat]
+    type = "answering"
+    task = "text"
+    questions = true
+    aliases = ["dandelin/vilt-b32-finetuned-vqa"]
 """
 # In front of each script: a client of either generation, pointed at our server, in either way of calling.
 CLIENTS = """
@@ -169,6 +175,12 @@ TASKS = """
                 picture, ["a cat", "a dog"], model=url + "/zero-shot-image-classification"
             )
         ),
+        "visual": listed(
+            client.visual_question_answering(picture, "how many?", model=url + "/visual_question_answering")
+        ),
+        "document": listed(
+            client.document_question_answering(picture, "which line?", model=url + "/document-question-answering/chat")
+        ),
         "similarity": client.sentence_similarity("ox", ["ox", "dog"], model=url + "/sentence-similarity"),
     }
     if not OLD:
@@ -204,6 +216,9 @@ def check_tasks(found: dict[str, Any], size: tuple[int, int], predicted: list[di
     assert found["image_to_text"] == "a bus in a street"
     assert found["feature_extraction"] == [0.0, 1.0, 0.0, 3.0]
     assert [one["label"] for one in found["zero_shot"]] == ["a cat", "a dog"]
+    assert found["visual"] == [{"score": None, "answer": "how many?: a bus in a street"}]
+    nowhere = {"score": None, "start": None, "end": None}
+    assert found["document"] == [{**nowhere, "answer": "which line?: a bus in a street"}]
     assert found["similarity"][0] == pytest.approx(1.0)
     if "few" in found:
         assert 0 < len(found["few"]) < len(predicted)
@@ -216,7 +231,7 @@ def size_of(picture: Path) -> tuple[int, int]:
         return opened.size
 
 
-VISION_TASKS = 7  # the five on pictures that a local model can do, and two on texts that CLIP can
+VISION_TASKS = 9  # the seven on pictures whose answers are no pictures, and two on texts that CLIP can
 
 
 def test_d2_tasks_on_pictures(
@@ -306,6 +321,8 @@ def test_d1b_models_by_id_and_the_recommended_one(
             "recommended": listed(Client(**provider).object_detection(args.picture)),
             "kinds": listed(Client(model=clip, **provider).zero_shot_image_classification(args.picture, ["a", "b"])),
         }
+        vilt, question = "dandelin/vilt-b32-finetuned-vqa", "how many?"
+        found["asked"] = listed(Client(model=vilt, **provider).visual_question_answering(args.picture, question))
         if OLD:  # the newer one asks the hub for what a model is, and takes it for that alone
             found["features"] = Client(model=clip).feature_extraction("fox")
             found["similar"] = Client(model=clip).sentence_similarity("fox", ["fox"])
@@ -316,6 +333,7 @@ def test_d1b_models_by_id_and_the_recommended_one(
         for name in ("by id", "per call", "recommended"):
             check_boxes(found[name], predicted)
         assert [one["label"] for one in found["kinds"]] == ["a", "b"]
+        assert found["asked"] == [{"score": None, "answer": "how many?: a bus in a street"}]
         if environment == OLD:
             assert found["features"] == [0.0, 1.0, 0.0, 3.0]
             assert found["similar"] == [1.0]

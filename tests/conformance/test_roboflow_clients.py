@@ -359,20 +359,32 @@ def test_a15_faces_and_where_they_look(rig: Rig) -> None:
 
 clients.by(
     "sdk037",
-    "cogvlm",
+    "a14",
     """
     http = client()
-    refused = failure(lambda: http.prompt_cogvlm(visual_prompt=args.small, text_prompt="what?"))
-    return {"refused": refused, "infer": http.infer(args.small, model_id="det/1")}
+    history = [("what is it?", "a street"), ("and the bus?", "blue")]
+    ask = dict(visual_prompt=args.small, text_prompt="how many, all in all?")
+    return {
+        "one": http.prompt_cogvlm(**ask),
+        "history": http.prompt_cogvlm(chat_history=history, **ask),
+        "async": wait(http.prompt_cogvlm_async(chat_history=history, **ask)),
+        "refused": failure(lambda: http.prompt_cogvlm(visual_prompt=args.small, text_prompt="x" * 10_001)),
+    }
     """,
 )
 
 
-def test_questions_about_pictures_are_refused_in_words_that_the_old_client_shows(rig: Rig) -> None:
-    found = rig.said("cogvlm")
-    assert (found["refused"]["type"], found["refused"]["status"]) == ("HTTPCallErrorError", 501)
-    assert "not offered" in found["refused"]["message"]
-    is_person(found["infer"])
+def test_a14_a_question_about_a_picture_and_what_was_said_before(rig: Rig) -> None:
+    found = rig.said("a14")
+    question = "how many, all in all?"
+    for name in ("one", "history", "async"):
+        assert found[name]["response"] == f"{question}: a bus in a street"
+        assert found[name]["time"] >= 0
+    before = ["what is it?", "a street", "and the bus?", "blue"]
+    texts = [note["wishes"]["texts"] for note in rig.notes("chat")]
+    assert texts == [[question], [question, *before], [question, *before]]
+    assert (found["refused"]["type"], found["refused"]["status"]) == ("HTTPCallErrorError", 413)
+    assert "10000 characters" in found["refused"]["message"]
 
 
 # Answers

@@ -51,7 +51,7 @@ def _at(path: str, operation: dict[str, Any]) -> str:
     """A path that the route takes."""
     for parameter in operation.get("parameters", []):
         if parameter["in"] == "path":
-            pattern = parameter["schema"]["pattern"].removeprefix("^").removesuffix("$")
+            pattern = parameter["schema"]["pattern"].removeprefix("^(?:").removesuffix(")$")
             found = next(word for word in ("nobody", *pattern.split("|")) if re.fullmatch(pattern, word))
             path = path.replace(f"{{{parameter['name']}}}", found)
     return path

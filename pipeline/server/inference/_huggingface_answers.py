@@ -8,7 +8,14 @@ import numpy as np
 
 from pipeline.contracts.result import Classification, Detections, Embedding, Prediction, SemanticMask, Text
 from pipeline.server.inference.service import RefusedError
-from pipeline.wire.huggingface_answers import encode_classes, encode_detections, encode_text, encode_vector
+from pipeline.wire.huggingface_answers import (
+    encode_answers,
+    encode_classes,
+    encode_detections,
+    encode_extract,
+    encode_text,
+    encode_vector,
+)
 from pipeline.wire.huggingface_masks import encode_segmentation
 from pipeline.wire.huggingface_requests import VisionParameters
 
@@ -22,23 +29,30 @@ def picture_document(task: str, prediction: Prediction, asked: VisionParameters)
     Raises:
         RefusedError: 501: the model said something that is no answer to this task.
     """
+    document: Any
     try:
         match task, prediction:
             case "object-detection", Detections():
-                return encode_detections(prediction, asked.threshold or 0.0)
+                document = encode_detections(prediction, asked.threshold or 0.0)
             case "image-segmentation", Detections() | SemanticMask():
-                return encode_segmentation(prediction, asked.threshold or 0.0)
+                document = encode_segmentation(prediction, asked.threshold or 0.0)
             case "image-classification", Classification():
-                return encode_classes(prediction, asked.top_k or DEFAULT_TOP_K)
+                document = encode_classes(prediction, asked.top_k or DEFAULT_TOP_K)
             case "zero-shot-image-classification", Classification():
-                return encode_classes(_under_labels(prediction, asked.candidate_labels))
+                document = encode_classes(_under_labels(prediction, asked.candidate_labels))
+            case "visual-question-answering", Classification() | Text():
+                document = encode_answers(prediction, asked.top_k or DEFAULT_TOP_K)
+            case "document-question-answering", Text():
+                document = encode_extract(prediction)
             case "image-to-text", Text():
-                return encode_text(prediction)
+                document = encode_text(prediction)
             case "feature-extraction" | "image-feature-extraction", Embedding():
-                return encode_vector(prediction)
+                document = encode_vector(prediction)
+            case _:
+                raise RefusedError(501, f"the model's answers are none to {task}")
     except ValueError as error:
         raise RefusedError(500, f"the model's answer cannot be written: {error}") from error
-    raise RefusedError(501, f"the model's answers are none to {task}")
+    return document
 
 
 def vectors_document(vectors: Sequence[Embedding]) -> list[list[float]]:

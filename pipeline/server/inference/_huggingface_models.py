@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.contracts.backend import Task
+from pipeline.contracts.backend import Task, TextsAre
 from pipeline.runtime.asking import Served
 from pipeline.server.inference.service import RefusedError
 
@@ -29,14 +29,23 @@ _TASKS_WITH_TEXTS = (
     "image-feature-extraction",
     "sentence-similarity",
 )
+# What comes first where the texts of a request matter to the model.
+_TASKS_ASKED: dict[tuple[Task, TextsAre | None], tuple[str, ...]] = {
+    ("classification", "labels"): ("zero-shot-image-classification",),
+    ("multi-label-classification", "labels"): ("zero-shot-image-classification",),
+    ("classification", "question"): ("visual-question-answering",),
+    ("text", "question"): ("visual-question-answering", "document-question-answering"),
+}
 
 
 def tasks_of(served: Served) -> tuple[str, ...]:
     """All tasks that the model does, the main one first; () while it is not known."""
     if served.info is None:
         return ()
-    compares = served.texts and served.info.task == "embedding"
-    return _TASKS_WITH_TEXTS if compares else _TASKS_OF[served.info.task]
+    info = served.info
+    if served.texts and info.task == "embedding":
+        return _TASKS_WITH_TEXTS
+    return (*_TASKS_ASKED.get((info.task, info.texts), ()), *_TASKS_OF[info.task])
 
 
 def main_task(served: Served) -> str:

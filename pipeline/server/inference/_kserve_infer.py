@@ -81,7 +81,7 @@ class Inferring:
         body = await service.body(request)
         asked = await asyncio.to_thread(decode_request, body, length, _RAW)
         del body
-        wishes = wishes_of(asked.parameters)
+        wishes = wishes_of(asked.parameters, question=served.info is not None and served.info.texts == "question")
         given, info = _checked(asked, served, wishes, name := request.match_info["model"])
         predictions, inference_s = await self._inferred(served, given, wishes)
         made = await asyncio.to_thread(_written, asked, predictions, info, name)
@@ -130,8 +130,12 @@ class Inferring:
         return [from_rgb(row) for row in rows]
 
 
-def wishes_of(parameters: Mapping[str, Any]) -> Wishes | None:
+def wishes_of(parameters: Mapping[str, Any], *, question: bool = False) -> Wishes | None:
     """What the parameters of a request ask of the model; None: nothing.
+
+    Args:
+        parameters: of the request.
+        question: `texts` is one, with whatever commas there are in it.
 
     Raises:
         RefusedError: 400.
@@ -144,7 +148,7 @@ def wishes_of(parameters: Mapping[str, Any]) -> Wishes | None:
             class_agnostic_nms=_flag(parameters, "class_agnostic_nms"),
             classes=_names(parameters, "classes"),
             keypoint_confidence=_ratio(parameters, "keypoint_confidence"),
-            texts=_names(parameters, "texts") or (),
+            texts=_question(parameters) if question else _names(parameters, "texts") or (),
         )
     except ValueError as error:
         raise RefusedError(400, str(error)) from error
@@ -183,6 +187,11 @@ def _names(parameters: Mapping[str, Any], name: str) -> tuple[str, ...] | None:
     return found
 
 
+def _question(parameters: Mapping[str, Any]) -> tuple[str, ...]:
+    found = document.text(parameters.get("texts", ""), "parameter 'texts'")
+    return (found,) if found else ()
+
+
 def _texts(given: Tensor) -> list[str]:
     if given.datatype != BYTES:
         raise RefusedError(400, f"inference input 'text' data-type is {given.datatype!r}, but it takes BYTES")
@@ -201,7 +210,8 @@ def _checked(asked: InferRequest, served: Served, wishes: Wishes | None, name: s
         RefusedError: 400: it is not what the model takes, or the model has no such output.
     """
     inputs, info = inputs_of(served)
-    if info.task == "embedding" and wishes is not None and wishes.texts:
+    compares = info.task == "embedding" or info.texts == "labels"
+    if compares and wishes is not None and wishes.texts:
         info = replace(info, task="classification", labels=wishes.texts)  # the picture is compared with them
     for given in asked.inputs:
         if given.name not in {spec.name for spec in inputs}:

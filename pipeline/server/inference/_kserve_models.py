@@ -66,6 +66,7 @@ def config_of(served: Served, name: str, max_batch_size: int) -> dict[str, Any]:
         "task": info.task,
         "labels": json.dumps(info.labels),
         "keypoints": json.dumps(info.keypoints),
+        "texts": info.texts or "",
         "input_size": "" if info.input_size is None else f"{info.input_size.width}x{info.input_size.height}",
     }
     return {

@@ -1,4 +1,4 @@
-"""Roboflow's core models: CLIP, OCR, gazes, texts about pictures; and clear answers for those that are not here."""
+"""Roboflow's core models: CLIP, OCR, gazes, answers about pictures; and clear words for those that are not here."""
 
 import math
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ import numpy as np
 from aiohttp import web
 
 from pipeline.contracts.backend import Task
+from pipeline.contracts.frame import Wishes
 from pipeline.contracts.result import Detections, Embedding, Text
 from pipeline.runtime.asking import Served
 from pipeline.server.inference._roboflow_answers import (
@@ -31,12 +32,13 @@ from pipeline.wire.roboflow import (
     encode_similarity,
     parse_compare_request,
     parse_picture_request,
+    parse_question_request,
     parse_text_request,
 )
 
 NOT_OFFERED: Final = (
     *("/perception_encoder/embed_image", "/perception_encoder/embed_text", "/perception_encoder/compare"),
-    *("/grounding_dino/infer", "/yolo_world/infer", "/llm/cogvlm", "/infer/action_recognition"),
+    *("/grounding_dino/infer", "/yolo_world/infer", "/infer/action_recognition"),
     *("/infer/depth-estimation", "/infer/depth-estimation/{model_id:.+}"),
     *("/sam/embed_image", "/sam/segment_image", "/sam2/embed_image", "/sam2/segment_image"),
     *("/sam3/embed_image", "/sam3/concept_segment", "/sam3/visual_segment", "/sam3_3d/infer"),
@@ -46,6 +48,9 @@ NOT_OFFERED: Final = (
 
 GAZE: Final = "gaze"
 """The alias of a model that finds gazes."""
+
+COGVLM: Final = "cogvlm"
+"""The alias of a model that answers questions about pictures."""
 
 _GONE: Final = {
     "message": "gaze detection is not offered: no model here has the alias 'gaze'",
@@ -73,6 +78,7 @@ class Core:
             *(InferenceRoute("POST", path, timed(self._ocr(name)), "Read a text") for name, path in OCR_PATHS.items()),
             InferenceRoute("POST", "/infer/lmm", timed(self.describe), "A text about a picture"),
             InferenceRoute("POST", "/infer/lmm/{model_id:.+}", timed(self.describe), "A text about a picture"),
+            InferenceRoute("POST", "/llm/cogvlm", timed(self.answer), "An answer to a question about a picture"),
             InferenceRoute("POST", "/gaze/gaze_detection", timed(self.gazes), "Faces, and where they look"),
             *(InferenceRoute("POST", path, timed(_not_offered), "Not offered here") for path in NOT_OFFERED),
         ]
@@ -101,6 +107,7 @@ class Core:
         with schema():
             asked = parse_compare_request(body)
         model = self._clip(asked.version_id)
+        self._service.check_texts([part for part in (asked.subject, *asked.prompts) if isinstance(part, str)])
         (subject,) = await self._vectors(model, [asked.subject])
         prompts = await self._vectors(model, asked.prompts)
         similar = [_cosine(subject, prompt) for prompt in prompts]
@@ -132,7 +139,7 @@ class Core:
             raise RefusedError(404, f"there is no CLIP {version_id[:100]!a} here", kind="unknown")
         return found
 
-    async def _vectors(self, model: Served, parts: Sequence[ImageValue | str]) -> list[np.ndarray]:  # type: ignore[type-arg]
+    async def _vectors(self, model: Served, parts: Sequence[ImageValue | str]) -> list[np.ndarray]:
         """A vector for each part, whatever they are; in their order."""
         texts = [part for part in parts if isinstance(part, str)]
         images = [part for part in parts if not isinstance(part, str)]
@@ -164,12 +171,29 @@ class Core:
         return read
 
     async def describe(self, request: web.Request) -> web.StreamResponse:
-        """A text about each picture; a model here takes no questions."""
+        """A text about each picture, or an answer to a question about it."""
         asked = await self._pictures_asked(request)
         served = self._service.model(request.match_info.get("model_id") or asked.model_id or "")
-        if asked.prompt:
-            raise RefusedError(501, "the model takes no prompt; leave it out", kind="unsupported")
-        texts = await self._texts(served, asked)
+        return await self._described(request, served, asked)
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """An answer to a question about each picture, by the model that goes by the name of Roboflow's.
+
+        Raises:
+            RefusedError: 501 where there is none.
+        """
+        body = await self._service.json(request)
+        with schema():
+            asked = parse_question_request(body)
+        served = self._service.asking.find(COGVLM)
+        if served is None:
+            message = f"no model for questions is configured here; one with the alias {COGVLM!r} would answer"
+            raise RefusedError(501, message, kind="unsupported")
+        return await self._described(request, served, asked)
+
+    async def _described(self, request: web.Request, served: Served, asked: PictureRequest) -> web.StreamResponse:
+        said = (asked.prompt, *(text for turn in asked.history for text in turn)) if asked.prompt else ()
+        texts = await self._texts(served, asked, said)
         answers = [{"response": text, "time": round(seconds_since(request), 6)} for text in texts]
         return json_answer(answers if asked.many else answers[0])
 
@@ -199,11 +223,16 @@ class Core:
         with schema():
             return parse_picture_request(body)
 
-    async def _texts(self, served: Served, asked: PictureRequest) -> list[str]:
+    async def _texts(self, served: Served, asked: PictureRequest, said: Sequence[str] = ()) -> list[str]:
+        wishes = Wishes(texts=tuple(said)) if said else None
+        self._service.check_texts(said)
         pictures = await pictures_of(self._service, asked.images)
-        await loaded(self._service, served.name)
+        served = await loaded(self._service, served.name)
+        # An answer from a model that has not seen the question would be none.
+        if said and served.info is not None and served.info.texts != "question":
+            raise RefusedError(501, "the model takes no prompt; leave it out", kind="unsupported")
         texts = []
-        for answer in await self._service.infer(served.name, pictures):
+        for answer in await self._service.infer(served.name, pictures, wishes):
             if not isinstance(answer.prediction, Text):
                 raise RefusedError(501, "this model gives no texts", kind="unsupported")
             texts.append(answer.prediction.text)
@@ -227,12 +256,12 @@ def _is(served: Served, task: Task) -> bool:
     return served.info is None or served.info.task == task
 
 
-def _vector(prediction: object) -> np.ndarray:  # type: ignore[type-arg]
+def _vector(prediction: object) -> np.ndarray:
     if not isinstance(prediction, Embedding):
         raise RefusedError(501, "this model gives no vectors", kind="unsupported")
     return prediction.vector
 
 
-def _cosine(one: np.ndarray, other: np.ndarray) -> float:  # type: ignore[type-arg]
+def _cosine(one: np.ndarray, other: np.ndarray) -> float:
     product = float(np.linalg.norm(one) * np.linalg.norm(other))
     return float(one @ other) / product if product else 0.0

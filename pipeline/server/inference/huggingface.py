@@ -32,8 +32,6 @@ T = TypeVar("T")
 
 DEFAULT_TEMPLATE = "This is a photo of {}."
 """What a label is put into before a picture is compared with it, as transformers does."""
-MAX_TEXTS = 1000
-MAX_TEXT_CHARS = 20_000
 
 _LARGE_BODY_BYTES = 1 << 20
 # Alternatives, not a wildcard: mounted at the root, these routes must not swallow others'.
@@ -158,8 +156,6 @@ class HuggingFace:
         texts = [text for one in given for text in (one if isinstance(one, list) else [one])]
         if not all(isinstance(text, str) for text in texts) or len(texts) < len(given):
             raise RefusedError(400, "'inputs' is a text, or a list of texts")
-        if len(texts) > MAX_TEXTS or max(map(len, texts)) > MAX_TEXT_CHARS:
-            raise RefusedError(413, f"at most {MAX_TEXTS} texts of {MAX_TEXT_CHARS} characters are taken")
         vectors = await _named(served, self._service.embed_texts(served.name, texts))
         document: Any = similarities(vectors) if compare else vectors_document(vectors)
         answer = json_answer(document[0] if not compare and isinstance(given[0], str) else document)
@@ -178,6 +174,12 @@ class HuggingFace:
                 raise RefusedError(400, "'candidate_labels' is missing in 'parameters'")
             template = asked.hypothesis_template or DEFAULT_TEMPLATE
             texts = tuple(template.replace("{}", label) for label in asked.candidate_labels)
+        elif "question" in SPECS[task].fields:
+            question = ask.inputs["question"]
+            if not isinstance(question, str) or not question:
+                raise RefusedError(400, "'question' is no text, or empty")
+            texts = (question,)
+        self._service.check_texts(texts)
         pictures = [await self._picture(one) for one in several]
         wishes = Wishes(confidence=asked.threshold, texts=texts)
         answers = await _named(served, self._service.infer(served.name, pictures, wishes))

@@ -4,7 +4,8 @@ A picture comes as the input `image`: UINT8 [height, width, 3] or [N, height, wi
 a JPEG, PNG, WebP, BMP or TIFF file. A model that takes texts has a second input, `text`, BYTES [N]. The outputs are
 those of `pipeline.wire.kserve_results`. What is asked of the model for these pictures alone stands in the request's
 parameters: `confidence`, `iou_threshold`, `max_detections`, `class_agnostic_nms`, `keypoint_confidence`, and `classes`
-and `texts`, each a text with commas between the names. Parameters that are not known are let be.
+and `texts`, each a text with commas between the names; for a model that answers questions `texts` is the question.
+Parameters that are not known are let be.
 """
 
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from pipeline.server.inference.service import Dialect, InferenceRoute, Service, 
 from pipeline.wire.kserve import encode_error
 
 _MODEL: Final = "/v2/models/{model:.+?}"
+_IN_REPOSITORY: Final = "/v2/repository/models/{model:.+?}"
 _VERSIONED: Final = _MODEL + "/versions/{version}"
 
 
@@ -43,8 +45,8 @@ class _KServe:
             InferenceRoute("GET", "/v2/health/live", self._live, "whether it lives", scope="open"),
             InferenceRoute("GET", "/v2/health/ready", self._ready, "whether its models answer", scope="open"),
             InferenceRoute("POST", "/v2/repository/index", self._index, "all models and their states"),
-            InferenceRoute("POST", "/v2/repository/models/{model:.+?}/load", self._load, "load a model"),
-            InferenceRoute("POST", "/v2/repository/models/{model:.+?}/unload", self._unload, "unload a model"),
+            InferenceRoute("POST", f"{_IN_REPOSITORY}/load", self._load, "load a model"),
+            InferenceRoute("POST", f"{_IN_REPOSITORY}/unload", self._unload, "unload a model", "control"),
             InferenceRoute("GET", "/v2/models/stats", self._all_stats, "statistics of all models"),
         ]
         # Those with more words come first: a model's name may have slashes in it.
