@@ -12,7 +12,7 @@ from pipeline.backends._http_body import ENCODINGS, AnswerBody, TooLargeError, a
 from pipeline.backends._http_budget import Budget
 from pipeline.backends._http_call import Call, Counts
 from pipeline.backends._http_config import HttpBackendConfig
-from pipeline.backends._http_retry import FailedAttemptError, failed, judge, wait_s
+from pipeline.backends._http_retry import FailedAttemptError, failed, judge, shorten, wait_s
 from pipeline.backends._http_window import Outcome, Window
 from pipeline.contracts.clock import Clock
 from pipeline.contracts.errors import BackendErrorCode, UnavailableError
@@ -233,7 +233,9 @@ class HttpClient:
             try:
                 if answer.status >= 300:
                     said = await _beginning(answer)
-                    raise judge(where, answer.status, answer.headers, said, self._clock.wall())
+                    # A path that is not there is what the user wrote wrong: it is shown, without the query.
+                    at = f"{where}{shorten(yarl.URL(url, encoded=True).path)}" if answer.status in {404, 405} else where
+                    raise judge(at, answer.status, answer.headers, said, self._clock.wall())
                 collected = AnswerBody(answer.headers, limit)
                 async for piece in answer.content.iter_chunked(_PIECE_BYTES):
                     collected.feed(piece)

@@ -120,6 +120,14 @@ def test_what_is_wrong_with_an_answer_has_a_name_is_counted_once_and_not_tried_a
         assert requests(backend) == {code: 1, "ok": 1}
 
 
+def test_a_path_that_is_not_there_is_named_without_its_query(tmp_path: Path) -> None:
+    with toy(tmp_path, **QUICK) as (backend, server, _):
+        server.then(status(404))
+        message = str(fault(backend))
+        assert f"{server.asked[0].path} answered 404" in message
+        assert "?" not in message
+
+
 @pytest.mark.parametrize(
     ("reply", "code"),
     [
