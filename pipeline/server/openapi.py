@@ -1,6 +1,7 @@
 """The OpenAPI 3.1 document, made from the table of routes: what is served is described, and nothing else."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -63,13 +64,14 @@ def document(
 
 
 def index(routes: Sequence[Route], version: str, offered: Sequence[MountedRoute] = ()) -> Schema:
-    """What `/` shows: a line for each route."""
-    every: list[Route | MountedRoute] = [*routes, *offered]
+    """What `/` shows: where each protocol for clients begins, and a line for each route of our own."""
     paths = [
         {"method": route.method, "path": plain_path(route), "scope": route.scope, "summary": route.summary}
-        for route in every
+        for route in routes
     ]
-    return {"version": version, "paths": paths}
+    counts = Counter(route.tag for route in offered)
+    protocols = {route.tag: {"at": route.mounted.prefix or "/", "paths": counts[route.tag]} for route in offered}
+    return {"version": version, "inference": protocols, "paths": paths}
 
 
 def plain_path(route: Route | MountedRoute) -> str:

@@ -31,7 +31,9 @@ _STATE: Schema = {
 SCHEMAS: dict[str, Schema] = {
     "Error": _object(error=_TEXT),
     "Index": _object(
-        version=_TEXT, paths={"type": "array", "items": _object(method=_TEXT, path=_TEXT, scope=_TEXT, summary=_TEXT)}
+        version=_TEXT,
+        inference={"type": "object", "additionalProperties": _object(at=_TEXT, paths=_COUNT)},
+        paths={"type": "array", "items": _object(method=_TEXT, path=_TEXT, scope=_TEXT, summary=_TEXT)},
     ),
     "Document": {"type": "object", "description": "OpenAPI 3.1"},
     "Health": {

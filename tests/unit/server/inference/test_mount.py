@@ -94,6 +94,16 @@ def test_a_dialect_under_a_prefix_owns_all_below_it_and_nothing_else() -> None:
     serve_dialects(FakeAsking(detector()), {"/hf": toy}, test)
 
 
+def test_the_index_says_where_each_protocol_begins_and_lists_the_servers_own_paths_only() -> None:
+    async def test(ask: Ask) -> None:
+        index = (await ask("GET", "/")).body
+        assert index["inference"]["roboflow"]["at"] == "/hf"
+        assert index["inference"]["roboflow"]["paths"] > 3
+        assert not [path for path in index["paths"] if path["path"].startswith("/hf")]
+
+    serve_dialects(FakeAsking(detector()), {"/hf": toy}, test)
+
+
 def test_two_dialects_on_the_same_path_are_a_clear_mistake_in_the_configuration() -> None:
     def third(service: Service) -> Dialect:
         return replace(toy(service), name="supervisely")
