@@ -33,7 +33,7 @@ ROUNDS = HERE / "rounds.json"
 NOTE = """Each row drives the real program (`penstock run`) from outside: its files, its API, signals. The ledger is
 checked at every scrape and at the end of every round. "Passed" counts rounds; a row stands when all of them passed.
 Cameras are tried again after 0.5 s to 4 s (`reconnect`), so that "back" can be within 5 s of the fault's end. The
-numbers are those of the project's list of experiments; those that are missing belong to parts that do not exist yet."""
+numbers are those of the list of experiments; those that are missing belong to parts that do not exist yet."""
 
 
 def one(row: Row, folder: Path) -> Round:
