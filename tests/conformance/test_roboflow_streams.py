@@ -48,7 +48,12 @@ CLIENT = """
     found["during"] = http.list_inference_pipelines()["pipelines"]
     found["status"] = http.get_inference_pipeline_status(name)["report"]["sources_metadata"][0]["state"]
     found["paused"] = http.pause_inference_pipeline("gate")["status"]
-    found["state"] = http.get_inference_pipeline_status("gate")["report"]["sources_metadata"][0]["state"]
+    deadline = time.monotonic() + 10  # the frame that is under way comes first
+    while True:
+        found["state"] = http.get_inference_pipeline_status("gate")["report"]["sources_metadata"][0]["state"]
+        if found["state"] == "PAUSED" or time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
     found["resumed"] = http.resume_inference_pipeline("gate")["status"]
     found["ended"] = http.terminate_inference_pipeline(name)["status"]
     found["after"] = http.list_inference_pipelines()["pipelines"]
