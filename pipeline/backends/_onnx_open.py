@@ -2,14 +2,23 @@
 
 from abc import ABC
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from pydantic import Field, StringConstraints
 
-from pipeline.backends._onnx_device import DeviceChoice, OnFallback, choose_device, cuda_devices, fallback, usable_cores
+from pipeline.backends._onnx_device import (
+    CPU,
+    DeviceChoice,
+    OnFallback,
+    choose_device,
+    cuda_devices,
+    fallback,
+    usable_cores,
+)
 from pipeline.backends._onnx_session import Runtime, Session, decide_run_error, zeros
 from pipeline.contracts.backend import BackendConfig
+from pipeline.contracts.component import Context
 from pipeline.contracts.errors import ConfigError
 from pipeline.models.description import ModelDescription, Shapes
 
@@ -32,6 +41,55 @@ class RunConfig(BackendConfig, ABC):
     workers: int | None = Field(default=None, ge=1, le=256, description="frames at work at once; one per core on a CPU")
     intra_op_threads: int | None = Field(default=None, ge=1, le=256, description="threads inside one run")
     max_batch: int | None = Field(default=None, ge=1, le=128, description="frames in one run; 1 on a CPU")
+
+
+class Started(NamedTuple):
+    """A model that runs.
+
+    Attributes:
+        session: the loaded model.
+        runtime: what it is loaded with.
+        device: what it really runs on: "cpu", "cuda:N", or the name of a provider.
+        shapes: the true shapes of its outputs.
+        concurrency: how many runs may overlap.
+        max_batch: frames in one run.
+    """
+
+    session: Session
+    runtime: Runtime
+    device: str
+    shapes: Shapes
+    concurrency: int
+    max_batch: int
+
+
+def start(config: RunConfig, model: Path, ctx: Context, description: ModelDescription) -> Started:
+    """Load a model and run it once: what is still open about it is known then, and its way up is warm.
+
+    Raises:
+        ConfigError: the model, the device or a key that does not fit the model.
+        FatalError: onnxruntime cannot be loaded.
+    """
+    runtime = Runtime()
+    session, device = session_of(config, model, runtime, device_of(config, runtime))
+    if device.warning is not None:
+        ctx.warn(device.warning)
+    on_cpu = device.must_have == CPU
+    concurrency = config.workers or (usable_cores() if on_cpu else GPU_WORKERS)
+    max_batch = description.fixed_batch or config.max_batch or (1 if on_cpu else GPU_BATCH)
+    shapes = trial(session, runtime, description, max_batch)
+    return Started(session, runtime, device.device, shapes, concurrency, max_batch)
+
+
+def check_batch(config: RunConfig, description: ModelDescription) -> None:
+    """A model with a fixed batch takes no other.
+
+    Raises:
+        ConfigError: key `max_batch`.
+    """
+    fixed = description.fixed_batch
+    if fixed is not None and config.max_batch not in {None, fixed}:
+        raise ConfigError(f"the model takes {fixed} frames in a run, not {config.max_batch}", key="max_batch")
 
 
 def device_of(config: RunConfig, runtime: Runtime) -> DeviceChoice:

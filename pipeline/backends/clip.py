@@ -8,9 +8,9 @@ import numpy.typing as npt
 from pydantic import Field, StringConstraints, model_validator
 
 from pipeline.backends._clip_texts import TextSide, describe_texts, read_tokenizer
-from pipeline.backends._onnx_device import CPU, usable_cores
+from pipeline.backends._onnx_device import usable_cores
 from pipeline.backends._onnx_model import LoadedModel, RunSettings
-from pipeline.backends._onnx_open import GPU_BATCH, GPU_WORKERS, RunConfig, device_of, session_of, trial
+from pipeline.backends._onnx_open import RunConfig, check_batch, device_of, session_of, start
 from pipeline.backends._onnx_report import model_lines
 from pipeline.backends._onnx_session import Runtime
 from pipeline.contracts.backend import ModelInfo
@@ -88,9 +88,7 @@ class ClipBackendConfig(RunConfig):
             task="embedding", input_size=None if side is None else Size(side, side), preprocess=self.preprocess
         )
         description = describe(read_onnx(self.model), options, shapes)
-        fixed = description.fixed_batch
-        if fixed is not None and self.max_batch not in {None, fixed}:
-            raise ConfigError(f"the model takes {fixed} frames in a run, not {self.max_batch}", key="max_batch")
+        check_batch(self, description)
         return description
 
 
@@ -119,25 +117,18 @@ class ClipImages:
         """
         config = self._config
         description = config.describe()
-        runtime = Runtime()
-        session, device = session_of(config, config.model, runtime, device_of(config, runtime))
-        if device.warning is not None:
-            self._ctx.warn(device.warning)
-        on_cpu = device.must_have == CPU
-        if config.workers is None and not on_cpu:
-            self.concurrency = GPU_WORKERS
-        self.max_batch = description.fixed_batch or config.max_batch or (1 if on_cpu else GPU_BATCH)
-        shapes = trial(session, runtime, description, self.max_batch)
-        description = config.describe(shapes)
+        started = start(config, config.model, self._ctx, description)
+        self.device, self.concurrency, self.max_batch = started.device, started.concurrency, started.max_batch
+        description = config.describe(started.shapes)
         if description.choice is None:  # cannot be: a trial run leaves no shape open
             raise FatalError(f"{config.model}: the output of the image encoder is not known after a trial run")
-        self.numbers = int(np.prod(shapes[description.choice.output.name][1:]))
-        self.device, self._description = device.device, description
+        self.numbers = int(np.prod(started.shapes[description.choice.output.name][1:]))
+        self._description = description
         self._loaded = LoadedModel(
-            session=session,
+            session=started.session,
             reader=Reader(description),
             settings=RunSettings(False, self.max_batch, self.concurrency),
-            errors=runtime.errors,
+            errors=started.runtime.errors,
             now_s=self._ctx.clock.monotonic,
         )
 

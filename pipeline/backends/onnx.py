@@ -7,7 +7,7 @@ from pydantic import Field, Strict
 
 from pipeline.backends._onnx_device import CPU, DeviceChoice, installed_wheels, usable_cores, wheel_conflict
 from pipeline.backends._onnx_model import LoadedModel, RunSettings
-from pipeline.backends._onnx_open import GPU_BATCH, GPU_WORKERS, RunConfig, device_of, session_of, trial
+from pipeline.backends._onnx_open import RunConfig, check_batch, device_of, session_of, start, trial
 from pipeline.backends._onnx_report import findings, in_few_words, model_lines
 from pipeline.backends._onnx_session import Runtime
 from pipeline.contracts.backend import ModelInfo
@@ -114,9 +114,7 @@ class OnnxBackendConfig(RunConfig):
             preprocess=self.preprocess,
         )
         description = describe_model(read_onnx(self.model), options, shapes)
-        fixed = description.fixed_batch
-        if fixed is not None and self.max_batch not in {None, fixed}:
-            raise ConfigError(f"the model takes {fixed} frames in a run, not {self.max_batch}", key="max_batch")
+        check_batch(self, description)
         if self.input_shape == "fit" and not description.dynamic_size:
             raise ConfigError(
                 f'input_shape = "fit" needs a dynamic input; the model takes {description.image}', key="input_shape"
@@ -157,19 +155,12 @@ class OnnxBackend:
         conflict = wheel_conflict(installed_wheels())
         if conflict is not None:
             self._ctx.warn(conflict)
-        runtime = Runtime()
-        session, device = session_of(config, config.model, runtime, device_of(config, runtime))
-        if device.warning is not None:
-            self._ctx.warn(device.warning)
-        on_cpu = device.must_have == CPU
-        if config.workers is None and not on_cpu:
-            self.concurrency = GPU_WORKERS
-        self.max_batch = description.fixed_batch or config.max_batch or (1 if on_cpu else GPU_BATCH)
-        shapes = trial(session, runtime, description, self.max_batch)
-        description = config.describe(shapes)
+        started = start(config, config.model, self._ctx, description)
+        self.device, self.concurrency, self.max_batch = started.device, started.concurrency, started.max_batch
+        description = config.describe(started.shapes)
         if description.choice is None:  # cannot be: a trial run leaves no shape open
             raise FatalError(f"{config.model}: the family of the model is not known after a trial run")
-        self.device, self.description, self.model = device.device, description, description.name
+        self.description, self.model = description, description.name
         reader = Reader(
             description,
             ReadSettings(
@@ -183,10 +174,10 @@ class OnnxBackend:
         )
         self._info = reader.info
         self._loaded = LoadedModel(
-            session=session,
+            session=started.session,
             reader=reader,
             settings=RunSettings(config.input_shape == "fit", self.max_batch, self.concurrency),
-            errors=runtime.errors,
+            errors=started.runtime.errors,
             now_s=self._ctx.clock.monotonic,
         )
 
