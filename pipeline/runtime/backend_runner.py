@@ -97,10 +97,10 @@ class BackendRunner:
 
     def finish(self) -> None:
         """No more will come: what waits is still inferred, but a backend that does not open is not tried again."""
-        if not self.ready and not self._gone.is_set():  # a server that hangs would be waited for in vain
-            self._gone.set()
-            self._interrupt()
+        waits = not self.ready and not self._gone.is_set()
         self._gone.set()
+        if waits:  # for a server that hangs, in vain
+            self._interrupt()
         self._go.set()
         with self._lock:
             if self._client_lane is not None:

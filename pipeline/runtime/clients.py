@@ -1,7 +1,7 @@
 """`Clients`: what clients of the server ask of the models goes into the same queues as the cameras' frames."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from itertools import count
 from typing import Protocol
@@ -64,16 +64,21 @@ class Clients:
 
     def served(self) -> list[Served]:
         """See `Asking`."""
-        settings = self._topology.settings
-        return [
-            self._served(name, runner)
-            for name, runner in self._topology.backends.items()
-            if name in settings.backends and settings.backends[name].serve and isinstance(runner.backend, Servable)
-        ]
+        return [self._served(name, runner) for name, runner in self._offered()]
 
     def find(self, model_id: str) -> Served | None:
         """See `Asking`."""
-        return next((served for served in self.served() if model_id in served.ids), None)
+        backends = self._topology.settings.backends
+        for name, runner in self._offered():
+            if model_id == name or model_id in backends[name].aliases:
+                return self._served(name, runner)
+        return None
+
+    def _offered(self) -> Iterator[tuple[str, BackendRunner]]:
+        settings = self._topology.settings
+        for name, runner in self._topology.backends.items():
+            if name in settings.backends and settings.backends[name].serve and isinstance(runner.backend, Servable):
+                yield name, runner
 
     async def infer(
         self, model_id: str, pictures: Sequence[Picture], wishes: Wishes | None = None, *, timeout_s: float
