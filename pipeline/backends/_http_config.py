@@ -2,7 +2,7 @@
 
 import ssl
 from abc import ABC
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
@@ -13,6 +13,7 @@ from pipeline.contracts.paths import ConfigPath
 from pipeline.contracts.secret import SecretUrl
 
 _MIB = 1 << 20
+_MAX_DEPTH = 8
 _TOKEN_CHARS = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 # What frames a request: two of them would contradict each other.
 _OURS = frozenset({"content-length", "content-type", "content-encoding", "transfer-encoding", "host", "connection"})
@@ -35,6 +36,27 @@ def _headers(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
         if any(character in value.get_secret_value() for character in "\r\n\0"):
             raise ValueError(f"the value of {name} holds a line break")
     return headers
+
+
+def sendable(value: dict[str, Any]) -> dict[str, Any]:
+    """A table of parameters as it is, if a server can be told of it in JSON.
+
+    Raises:
+        ValueError: it cannot; for a validator.
+    """
+    if not _is_plain(value, 0):
+        raise ValueError("holds what cannot be sent: numbers, texts, true, false, and lists and tables of them can")
+    return value
+
+
+def _is_plain(value: object, depth: int) -> bool:
+    if isinstance(value, dict):
+        return depth < _MAX_DEPTH and all(_is_plain(inner, depth + 1) for inner in value.values())
+    if isinstance(value, list):
+        return depth < _MAX_DEPTH and all(_is_plain(inner, depth + 1) for inner in value)
+    if isinstance(value, float):
+        return value - value == 0.0  # finite
+    return isinstance(value, str | int)
 
 
 HttpUrl = Annotated[SecretUrl, AfterValidator(_is_http)]

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringCo
 
 from pipeline.backends._http import Client, Request, Response, Sent
 from pipeline.backends._http_backend import HttpBackend
-from pipeline.backends._http_config import HttpBackendConfig, HttpUrl
+from pipeline.backends._http_config import HttpBackendConfig, HttpUrl, sendable
 from pipeline.contracts.backend import ModelInfo, Task, TextsAre
 from pipeline.contracts.component import Context
 from pipeline.contracts.errors import BackendErrorCode, TransientError
@@ -83,19 +83,7 @@ def _frame_task(value: object) -> object:
 
 def _parameters(value: dict[str, Any]) -> dict[str, Any]:
     vision_parameters(value)
-    if not _is_plain(value, 0):
-        raise ValueError("holds what cannot be sent: numbers, texts, true, false, and lists and tables of them can")
-    return value
-
-
-def _is_plain(value: object, depth: int) -> bool:
-    if isinstance(value, dict):
-        return depth < 8 and all(_is_plain(inner, depth + 1) for inner in value.values())
-    if isinstance(value, list):
-        return depth < 8 and all(_is_plain(inner, depth + 1) for inner in value)
-    if isinstance(value, float):
-        return value - value == 0.0  # finite
-    return isinstance(value, str | int)
+    return sendable(value)
 
 
 ModelId = Annotated[

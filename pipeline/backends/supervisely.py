@@ -5,7 +5,6 @@ import contextlib
 import json
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Annotated, Any, Literal, Self, TypeVar
 from uuid import uuid4
 
@@ -13,7 +12,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from pipeline.backends._http import Client, Part, Request, Sent
 from pipeline.backends._http_backend import HttpBackend
-from pipeline.backends._http_config import HttpBackendConfig, HttpUrl
+from pipeline.backends._http_config import HttpBackendConfig, HttpUrl, sendable
 from pipeline.contracts.backend import ModelInfo, Task
 from pipeline.contracts.component import Context
 from pipeline.contracts.errors import BackendErrorCode, ConfigError, TransientError
@@ -34,25 +33,8 @@ _MAX_LEFT_OVER = 64
 _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 0.5
 _THREAD_FROM_BYTES = 64 << 10
-_MAX_DEPTH = 8
 
 T = TypeVar("T")
-
-
-def _settings(value: dict[str, Any]) -> dict[str, Any]:
-    if not _is_plain(value, 0):
-        raise ValueError("holds what cannot be sent: numbers, texts, true, false, and lists and tables of them can")
-    return value
-
-
-def _is_plain(value: object, depth: int) -> bool:
-    if isinstance(value, dict):
-        return depth < _MAX_DEPTH and all(_is_plain(inner, depth + 1) for inner in value.values())
-    if isinstance(value, list):
-        return depth < _MAX_DEPTH and all(_is_plain(inner, depth + 1) for inner in value)
-    if isinstance(value, float):
-        return value - value == 0.0  # finite
-    return isinstance(value, str | int)
 
 
 Side = Annotated[int, Field(ge=1, le=16_384)]
@@ -66,7 +48,7 @@ class SuperviselyBackendConfig(HttpBackendConfig):
     server: HttpUrl | None = Field(default=None, description="of the platform, in place of url; with task_id and token")
     task_id: int | None = Field(default=None, ge=1, description="of the serving app on the platform")
     token: SecretStr | None = Field(default=None, min_length=1, description="is sent as x-api-key")
-    settings: Annotated[dict[str, Any], AfterValidator(_settings)] = Field(
+    settings: Annotated[dict[str, Any], AfterValidator(sendable)] = Field(
         default={}, description="of the inference, as the app knows them: conf, iou, max_det, ..."
     )
     conf: float | None = Field(default=None, ge=0, le=1, description="the setting of this name, in short")
@@ -293,17 +275,7 @@ def _as_settings(wishes: Wishes | None) -> dict[str, Any]:
 
 def _only(found: Detections, classes: Sequence[object]) -> Detections:
     keep = [index for index in range(len(found)) if found.label(index) in classes]
-    if len(keep) == len(found):
-        return found
-    return replace(
-        found,
-        xyxy=found.xyxy[keep],
-        confidence=found.confidence[keep],
-        class_id=found.class_id[keep],
-        masks=None if found.masks is None else found.masks[keep],
-        keypoints=None if found.keypoints is None else found.keypoints[keep],
-        tracker_id=None if found.tracker_id is None else found.tracker_id[keep],
-    )
+    return found if len(keep) == len(found) else found.picked(keep)
 
 
 def _about(uuid: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -71,6 +71,19 @@ class Detections:
     def label(self, index: int) -> str:
         """The name of object `index`: its label, or `class_N` where the model has no name for it."""
         return label_of(self.names, int(self.class_id[index]))
+
+    def picked(self, rows: Sequence[int]) -> Detections:
+        """Only these objects, in this order."""
+        index = np.array(rows, np.intp)
+        return replace(
+            self,
+            xyxy=self.xyxy[index],
+            confidence=self.confidence[index],
+            class_id=self.class_id[index],
+            masks=None if self.masks is None else self.masks[index],
+            keypoints=None if self.keypoints is None else self.keypoints[index],
+            tracker_id=None if self.tracker_id is None else self.tracker_id[index],
+        )
 
     def to_supervision(self) -> sv.Detections:
         """The same as `supervision.Detections` (imported here: it costs half a second and 58 MB)."""

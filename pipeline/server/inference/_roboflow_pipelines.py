@@ -26,7 +26,6 @@ from pipeline.server.inference._roboflow_definition import (
     resolved_field,
 )
 from pipeline.server.inference._roboflow_engine import run
-from pipeline.server.inference._roboflow_query import picked
 from pipeline.server.inference._roboflow_steps import WorkflowImage
 from pipeline.server.inference._roboflow_workflows import Workflows, model_workflow
 from pipeline.server.inference.refusal import RefusedError
@@ -346,7 +345,7 @@ def _narrowed(prediction: Prediction, wishes: Wishes) -> Prediction:
     ]
     if len(rows) == len(prediction) and (wishes.max_detections is None or len(rows) <= wishes.max_detections):
         return prediction
-    return picked(prediction, rows[: wishes.max_detections])
+    return prediction.picked(rows[: wishes.max_detections])
 
 
 def _report(source: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.contracts.frame import Size
 from pipeline.contracts.result import Classification, Detections, Prediction
@@ -63,26 +62,8 @@ class Found:
     def picked(self, rows: Sequence[int]) -> "Found":
         """Only these objects, in this order."""
         return dataclasses.replace(
-            self, prediction=picked(self.detections, rows), ids=tuple(self.ids[row] for row in rows)
+            self, prediction=self.detections.picked(rows), ids=tuple(self.ids[row] for row in rows)
         )
-
-
-def picked(found: Detections, rows: Sequence[int]) -> Detections:
-    """Only these objects, in this order."""
-    index = np.array(rows, np.intp)
-
-    def take(array: npt.NDArray[Any] | None) -> npt.NDArray[Any] | None:
-        return None if array is None else array[index]
-
-    return dataclasses.replace(
-        found,
-        xyxy=found.xyxy[index],
-        confidence=found.confidence[index],
-        class_id=found.class_id[index],
-        masks=take(found.masks),
-        keypoints=take(found.keypoints),
-        tracker_id=take(found.tracker_id),
-    )
 
 
 def apply(value: Any, operations: object, parameters: Mapping[str, Any]) -> Any:
