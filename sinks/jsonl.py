@@ -4,14 +4,15 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from pipeline.contracts.component import Context
 from pipeline.contracts.errors import FatalError, PenstockError
+from pipeline.contracts.event import DaemonEvent, Event
 from pipeline.contracts.result import Result
-from pipeline.contracts.sink import SinkConfig, SourceEvent
+from pipeline.contracts.sink import SinkConfig
 from pipeline.wire.results import event_line, to_line
 from sinks._files import OutputFile, make_folder, write_error
 from sinks._paths import (
@@ -34,16 +35,14 @@ _TAIL_BYTES = 65_536
 class JsonlSinkConfig(SinkConfig):
     """Lines of JSON (a Roboflow response with an envelope), one for each result."""
 
+    takes_events: ClassVar[bool] = True
+
     type: Literal["jsonl"] = "jsonl"
     path: PathTemplate = Field(description="file name; placeholders: {source}, {stem}, {date}, {hour}")
     mode: Mode = Field(
         default="replace",
         description="replace: PATH.part until the end, then complete under its name; append and overwrite: lines can "
         "be read at PATH as they come, after what is in the file or instead of it",
-    )
-    events: bool = Field(
-        default=False,
-        description="a line also for each event (a source that goes, comes or freezes), in the source's present file",
     )
 
     def check(self) -> None:
@@ -56,7 +55,7 @@ class JsonlSinkConfig(SinkConfig):
 
     def build(self, ctx: Context) -> "JsonlSink":
         """Make the sink."""
-        return JsonlSink(self.path, self.mode, ctx, events=self.events)
+        return JsonlSink(self.path, self.mode, ctx)
 
     def writes(self, source: str) -> Sequence[Path]:
         """The file for this source, where its name does not depend on the frames."""
@@ -119,8 +118,7 @@ class JsonlSink:
 
     wants_pictures = False
 
-    def __init__(self, template: str, mode: Mode, ctx: Context, *, events: bool = False) -> None:
-        self.wants_events = events
+    def __init__(self, template: str, mode: Mode, ctx: Context) -> None:
         self._template = template
         self._mode: Mode = mode
         self._ctx = ctx
@@ -142,11 +140,12 @@ class JsonlSink:
             lines.setdefault(self._path(result), []).append(to_line(result))
         self._append(lines)
 
-    def notice(self, event: SourceEvent) -> None:
+    def notice(self, event: Event) -> None:
         """Write the event's line; raises as `write` does."""
-        path = self._path_of.get(event.source)
+        source = event.component if isinstance(event, DaemonEvent) else event.source
+        path = self._path_of.get(source)
         if path is None:
-            path = self._path_of[event.source] = event_path(self._template, event.source, event.at)
+            path = self._path_of[source] = event_path(self._template, source, event.at)
         self._append({path: [event_line(event)]})
 
     def release(self, source: str) -> None:

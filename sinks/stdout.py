@@ -4,14 +4,15 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from pipeline.contracts.component import Context
 from pipeline.contracts.errors import FatalError
+from pipeline.contracts.event import DaemonEvent, Event, ObjectEvent, SourceEvent
 from pipeline.contracts.result import Classification, Detections, Embedding, Result, SemanticMask, Text, label_of
-from pipeline.contracts.sink import SinkConfig, SourceEvent
+from pipeline.contracts.sink import SinkConfig
 from pipeline.wire.results import event_line, to_line
 
 Format = Literal["json", "text"]
@@ -22,13 +23,14 @@ _MAX_TEXT = 200  # characters of a caption in a line for people
 class StdoutSinkConfig(SinkConfig):
     """One line on standard output for each result."""
 
+    takes_events: ClassVar[bool] = True
+
     type: Literal["stdout"] = "stdout"
     format: Format = Field(default="json", description="json: as in the sink `jsonl`; text: short, for people")
-    events: bool = Field(default=False, description="a line also for each event: a source that goes, comes or freezes")
 
     def build(self, ctx: Context) -> "StdoutSink":
         """Make the sink."""
-        return StdoutSink(self.format, events=self.events)
+        return StdoutSink(self.format)
 
 
 class StdoutSink:
@@ -36,8 +38,7 @@ class StdoutSink:
 
     wants_pictures = False
 
-    def __init__(self, form: Format, *, events: bool = False) -> None:
-        self.wants_events = events
+    def __init__(self, form: Format) -> None:
         self._form = to_line if form == "json" else to_text
         self._event_form = event_line if form == "json" else event_text
 
@@ -58,7 +59,7 @@ class StdoutSink:
         """
         self._print("".join([self._form(result) + "\n" for result in results]))
 
-    def notice(self, event: SourceEvent) -> None:
+    def notice(self, event: Event) -> None:
         """Print the event's line; raises as `write` does."""
         self._print(self._event_form(event) + "\n")
 
@@ -90,10 +91,17 @@ def to_text(result: Result) -> str:
     return _printable(line)
 
 
-def event_text(event: SourceEvent) -> str:
+def event_text(event: Event) -> str:
     """One line for people: source, what it is now, and why."""
-    why = ": ".join(part for part in (event.code, event.detail) if part)
-    return _printable(f"{event.source} is {event.value}" + (f": {why}" if why else ""))
+    match event:
+        case SourceEvent():
+            why = ": ".join(part for part in (event.code, event.detail) if part)
+            return _printable(f"{event.source} is {event.value}" + (f": {why}" if why else ""))
+        case DaemonEvent():
+            return _printable(f"{event.component}: {event.kind} {event.value}: {event.detail}")
+        case ObjectEvent():
+            track = "" if event.tracker_id is None else f" #{event.tracker_id}"
+            return _printable(f"{event.source} {event.kind} {event.phase}: {event.class_name}{track}")
 
 
 def _printable(line: str) -> str:

@@ -21,7 +21,10 @@ RULE: dict[str, set[str]] = {
     "pipeline.wire": {"pipeline.contracts"},
     "pipeline.analytics": {"pipeline.contracts", "pipeline.models"},
     "pipeline.config": {"pipeline.contracts", "pipeline.registry"},
-    "pipeline.runtime": {"pipeline.contracts", "pipeline.telemetry", "pipeline.config", "pipeline.analytics"},
+    "pipeline.spool": {"pipeline.contracts"},
+    "pipeline.runtime": {
+        *("pipeline.contracts", "pipeline.telemetry", "pipeline.config", "pipeline.analytics", "pipeline.spool")
+    },
     "pipeline.clients": {"pipeline.contracts", "pipeline.models", "pipeline.wire"},
     "pipeline.server": {
         *("pipeline.contracts", "pipeline.telemetry", "pipeline.runtime", "pipeline.wire", "pipeline.models")
@@ -48,6 +51,7 @@ TOP = {
         "top",
         "generate",
         "probe",
+        "spooled",
     )
 }
 CONTRACTS_MAY_USE = {*sys.stdlib_module_names, "numpy", "pydantic", "pydantic_core"}

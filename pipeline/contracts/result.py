@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import supervision as sv
 
+    from pipeline.contracts.analysis import Scene
     from pipeline.contracts.frame import Frame
 
 
@@ -177,7 +178,7 @@ class Result:
     """What the pipeline says about one frame. Made by the backend's runner, read by every sink, never changed.
 
     Attributes:
-        id: unique to this result and the same in every sink: 32 hex digits.
+        id: unique to this result and the same in every sink: 32 hex digits, which sort by time (UUIDv7).
         frame: the frame; its picture is a `NoPicture` in sinks that do not want pixels.
         prediction: what the model said.
         backend: name of the backend in pipeline.toml that answered.
@@ -185,6 +186,7 @@ class Result:
         config_hash: hash of the configuration that was in force, 12 hex digits.
         inferred_at: monotonic seconds at which the answer was there; minus `frame.decoded_at` it is the latency.
         inference_s: seconds that the backend spent on the frame, queueing not counted.
+        scene: what the results of its source so far say about the frame: tracks, zones, lines; None where nobody asks.
     """
 
     id: str
@@ -195,6 +197,7 @@ class Result:
     config_hash: str
     inferred_at: float
     inference_s: float
+    scene: Scene | None = None
 
     @property
     def latency_s(self) -> float:
@@ -212,4 +215,5 @@ class Result:
             self.config_hash,
             self.inferred_at,
             self.inference_s,
+            self.scene,
         )

@@ -2,13 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import Field
 
-from pipeline.contracts.component import ComponentConfig, Context, Name, QueueConfig
+from pipeline.contracts.component import ComponentConfig, Context, FrozenModel, Name, QueueConfig
+from pipeline.contracts.event import Event
 from pipeline.contracts.result import Result
 
 
@@ -50,38 +50,21 @@ class Sink(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class SourceEvent:
-    """Something about a source that is no result: it went away, came back, or shows other pictures than it did.
+@runtime_checkable
+class Attentive(Protocol):
+    """A sink that takes events, in order with the results of their source: only what its configuration asks for."""
 
-    Attributes:
-        id: unique to this event and the same in every sink: 32 hex digits.
-        source: name of the source in pipeline.toml.
-        kind: "state": the connection, "content": what the pictures show.
-        value: the state that it is in now, e.g. "reconnecting", "running", "frozen".
-        code: why, for a source that failed.
-        detail: one line for people, without credentials.
-        at: Unix seconds.
-    """
-
-    id: str
-    source: str
-    kind: Literal["state", "content"]
-    value: str
-    code: str | None
-    detail: str
-    at: float
+    def notice(self, event: Event) -> None:
+        """Deliver one event; called like `write`, by the same thread, and raises the same."""
+        ...
 
 
 @runtime_checkable
-class Attentive(Protocol):
-    """A sink that can be told of its sources' events, in order with their results."""
+class Ticking(Protocol):
+    """A sink that has something to do now and then although nothing comes: to rotate, to flush, to look at the disk."""
 
-    wants_events: bool
-    """False: it is told of none."""
-
-    def notice(self, event: SourceEvent) -> None:
-        """Deliver one event; called like `write`, by the same thread, and raises the same."""
+    def tick(self) -> None:
+        """Called like `write`, by the same thread, about once a second; raises the same."""
         ...
 
 
@@ -98,11 +81,52 @@ class Releasing(Protocol):
         ...
 
 
+Emit = Literal["frames", "events", "changes"]
+"""What goes to a sink: the result of each frame; what objects do (`ObjectEvent`); or the results that differ from the
+one before."""
+
+Notices = Literal["sources", "daemon"]
+
+
+class WhereConfig(FrozenModel):
+    """The `where` of a sink: which objects it is about; what is left out asks for nothing."""
+
+    classes: tuple[str, ...] | None = Field(default=None, description="only these classes")
+    min_confidence: float = Field(default=0.0, ge=0, le=1, description="only what the model is so sure of")
+    zones: tuple[Name, ...] | None = Field(default=None, description="only what is inside of one of these zones")
+    lines: tuple[Name, ...] | None = Field(default=None, description="of events: only crossings of these lines")
+    min_area_ratio: float = Field(default=0.0, ge=0, le=1, description="only boxes of this share of the picture")
+    max_area_ratio: float = Field(default=1.0, gt=0, le=1, description="no larger boxes")
+    min_age_s: float = Field(default=0.0, ge=0, description="only what has been tracked for so long")
+
+
+class LimitConfig(FrozenModel):
+    """The `limit` of a sink: how often, for each source and class; what is held back is counted."""
+
+    cooldown_s: float = Field(default=0.0, ge=0, description="after one, no other for so long")
+    per_minute: float | None = Field(default=None, gt=0, description="at most so many in a minute")
+
+
 class SinkConfig(ComponentConfig, ABC):
     """The keys that every sink has: they are carried out by the runner around it."""
 
+    takes_events: ClassVar[bool] = False
+    """Whether it is `Attentive`: only then may `emit = "events"` and `notices` be asked of it."""
+
     sources: tuple[Name, ...] | None = Field(default=None, description="only results of these sources; all if left out")
     queue: QueueConfig = Field(default=QueueConfig(), description="the bounds of the queue in front of the sink")
+    emit: Emit = Field(
+        default="frames",
+        description='"frames": the result of each; "events": what objects do; "changes": results with something new',
+    )
+    where: WhereConfig | None = Field(default=None, description="only some objects; frames without any are left out")
+    limit: LimitConfig = Field(default=LimitConfig(), description="how often, for each source and class")
+    update_every_s: float | None = Field(
+        default=5.0, gt=0, description="of events: how often it is told that one goes on; never: leave out updates"
+    )
+    notices: tuple[Notices, ...] = Field(
+        default=(), description='tell it also what becomes of its "sources" (down, frozen), or of the "daemon" itself'
+    )
 
     @abstractmethod
     def build(self, ctx: Context) -> Sink:

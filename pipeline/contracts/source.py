@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Protocol, Self, runtime_checkable
 
 from pydantic import Field, model_validator
 
+from pipeline.contracts.analysis import LineConfig, TrackingConfig, ZoneConfig
 from pipeline.contracts.component import ComponentConfig, Context, FrozenModel, Name, QueueConfig
 from pipeline.contracts.frame import FailedFrame, Frame
 from pipeline.contracts.scene import LivenessConfig, MotionConfig
@@ -82,6 +83,10 @@ class SourceConfig(ComponentConfig, ABC):
     liveness: LivenessConfig = Field(
         default=LivenessConfig(), description="watch a live source for frozen, black and displaced pictures"
     )
+
+    tracking: TrackingConfig | None = Field(default=None, description="number the objects from frame to frame")
+    zones: dict[Name, ZoneConfig] = Field(default={}, description="polygons in which objects are counted")
+    lines: dict[Name, LineConfig] = Field(default={}, description="lines whose crossings are counted")
 
     @abstractmethod
     def build(self, ctx: Context) -> Source:

@@ -3,11 +3,11 @@
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
-from uuid import uuid4
 
 from pipeline.contracts.backend import Backend, Patient
 from pipeline.contracts.errors import ConfigError, FatalError, PenstockError, TransientError
 from pipeline.contracts.frame import Frame
+from pipeline.contracts.ids import new_id
 from pipeline.contracts.result import Embedding, Prediction, Result
 from pipeline.runtime.backoff import Backoff
 from pipeline.runtime.context import Surroundings
@@ -286,7 +286,7 @@ class BackendRunner:
                 waiting.settle(prediction)
                 continue
             result = Result(
-                uuid4().hex,
+                new_id(),
                 waiting.frame,
                 prediction,
                 answer.backend,

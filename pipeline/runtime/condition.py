@@ -1,12 +1,12 @@
 """`Condition`: what state a source is in and what its pictures are like; told to log, sinks and metrics."""
 
 from typing import Literal
-from uuid import uuid4
 
 from pipeline.contracts.errors import PenstockError, SourceErrorCode, TransientError
+from pipeline.contracts.event import SourceEvent
 from pipeline.contracts.frame import FailedFrame, Frame
+from pipeline.contracts.ids import new_id
 from pipeline.contracts.scene import ContentState
-from pipeline.contracts.sink import SourceEvent
 from pipeline.runtime.context import Surroundings
 from pipeline.runtime.route import Route
 from pipeline.telemetry.readings import SourceReading, SourceState
@@ -145,7 +145,7 @@ class Condition:
     def _tell(self, kind: Literal["state", "content"], value: str, error: PenstockError | None = None) -> None:
         """Let the sinks know that want to."""
         code, detail = (None, "") if error is None else (_code_of(error), self._events.mask(str(error)))
-        self._route.tell(SourceEvent(uuid4().hex, self._name, kind, value, code, detail, self._clock.wall()))
+        self._route.tell(SourceEvent(new_id(), self._name, kind, value, code, detail, self._clock.wall()))
 
 
 def _code_of(error: PenstockError) -> str:

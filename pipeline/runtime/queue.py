@@ -49,6 +49,8 @@ class Taken(NamedTuple, Generic[T]):
 
     number: int
     items: list[T]
+    idle: bool = False
+    """Nothing came within `idle_s`; more may."""
 
 
 class _Entry(NamedTuple, Generic[T]):
@@ -166,18 +168,20 @@ class LaneQueue(Generic[T]):
                 self._move(taking_over, lane)
             return lane
 
-    def get(self, max_items: int = 1, max_wait_s: float = 0.0) -> Taken[T]:
+    def get(self, max_items: int = 1, max_wait_s: float = 0.0, idle_s: float | None = None) -> Taken[T]:
         """Wait for items and take up to `max_items`, from the lanes in turn.
 
         Args:
             max_items: at most so many.
             max_wait_s: once there is one, wait so long for as many as may be taken; no item is made stale by that.
+            idle_s: while there is none, wait no longer; for ever if left out.
 
         Returns:
             Empty `items` when no more will ever come: the queue is finished and all its lanes are closed and empty, or
-            it is closed.
+            it is closed; or nothing came, and `idle` says so.
         """
         wait_until: float | None = None
+        idle_at = None if idle_s is None else self._clock.monotonic() + idle_s
         with self._lock:
             while True:
                 self._drop_stale()
@@ -192,6 +196,10 @@ class LaneQueue(Generic[T]):
                     return Taken(self._number, [])
                 else:
                     wait_until = None
+                    if idle_at is not None:
+                        wait_s = idle_at - self._clock.monotonic()
+                        if wait_s <= 0:
+                            return Taken(self._number, [], idle=True)
                 self._some.wait(wait_s)
 
     def finish(self) -> None:

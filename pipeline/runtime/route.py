@@ -1,11 +1,12 @@
 """`Route`: all that belongs to one source on its way to the sinks, whichever backend and sinks these are just now."""
 
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from pipeline.contracts.component import Name
+from pipeline.contracts.event import DaemonEvent, ObjectEvent, SourceEvent
 from pipeline.contracts.frame import Frame, NoPicture
 from pipeline.contracts.result import Detections, Result
-from pipeline.contracts.sink import SourceEvent
 from pipeline.runtime.ledger import Page, ResultOutcome
 from pipeline.runtime.port import Port
 from pipeline.runtime.tapping import ResultBuffer
@@ -18,8 +19,24 @@ class Released(NamedTuple):
     source: str
 
 
-Delivery = Result | SourceEvent | Released
-"""What goes into a sink's queue; only results are in the ledger."""
+Delivery = Result | ObjectEvent | SourceEvent | DaemonEvent | Released
+"""What goes into a sink's queue; only results and what objects do are in the ledger."""
+
+
+class Analyser(Protocol):
+    """What makes tracks, zones and lines of one source's results; called by one thread at a time, in their order."""
+
+    def look(self, result: Result) -> Result:
+        """The result with its scene, and with the numbers of the objects."""
+        ...
+
+
+class Selector(Protocol):
+    """What one sink wants of one source; called by one thread at a time, in the order of the results."""
+
+    def pick(self, result: Result) -> Iterable[Result | ObjectEvent]:
+        """What to hand to the sink."""
+        ...
 
 
 class Way(Protocol):
@@ -62,20 +79,23 @@ class Outlet:
     """One source's way into one sink; survives the exchange of the sink. `offer` belongs to the backend's deliverer."""
 
     def __init__(
-        self, source: Name, port: Port[Delivery], page: Page, *, wants_pictures: bool, wants_events: bool
+        self, source: Name, port: Port[Delivery], page: Page, *, wants_pictures: bool, wants_notices: bool
     ) -> None:
         self.port = port
         self._source = source
         self.wants_pictures = wants_pictures
-        self.wants_events = wants_events
+        self.wants_notices = wants_notices
+        self.selector: Selector | None = None
+        """None: every result as it is."""
         self._page = page
         self._closed = False
 
     def offer(self, result: Result) -> None:
-        """Hand over one result; waits only where the policy is `block` and the sink alive. Never raises."""
-        nbytes = result.prediction.nbytes + result.frame.picture.nbytes
-        if self.port.put(result, nbytes) is not None and not self._closed:
-            self._page.enter_settled(ResultOutcome.FAILED)
+        """Hand over what the sink wants of one result; waits only where the policy is `block` and the sink alive."""
+        for item in (result,) if self.selector is None else self.selector.pick(result):
+            nbytes = item.frame.picture.nbytes + (item.prediction.nbytes if isinstance(item, Result) else 0)
+            if self.port.put(item, nbytes) is not None and not self._closed:
+                self._page.enter_settled(ResultOutcome.FAILED)
 
     def close(self) -> None:
         """The sink shall have no more of this source: what it refuses from now on is not lost, but not for it."""
@@ -93,6 +113,7 @@ class Route:
         self.source = source
         self.page = page
         self.outlets: dict[str, Outlet] = {}
+        self.analyser: Analyser | None = None
         self._taps: tuple[ResultBuffer, ...] = ()
         self.delivered_age_s = metrics.age(source, "delivered")
         self._queue_s = metrics.stage("queue", source=source)
@@ -128,6 +149,8 @@ class Route:
 
     def deliver(self, result: Result) -> None:
         """Offer the result to every sink: with its pixels to those that want them, without to the others."""
+        if self.analyser is not None:
+            result = self.analyser.look(result)
         released: Result | None = result if isinstance(result.frame.picture, NoPicture) else None
         for outlet in self.outlets.values():
             if not outlet.wants_pictures:
@@ -142,5 +165,5 @@ class Route:
     def tell(self, event: SourceEvent) -> None:
         """Offer the event to every sink that wants to know; a source does not wait for a sink: none that is full."""
         for outlet in self.outlets.values():
-            if outlet.wants_events:
+            if outlet.wants_notices:
                 outlet.port.put(event, wait=False)

@@ -1,26 +1,40 @@
 """`SinkRunner`: the thread and the bounded queue around one sink; it owns the sink's page of the ledger."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import NamedTuple
 
+from pipeline.contracts.component import Name
 from pipeline.contracts.errors import ConfigError, FatalError, PenstockError, TransientError
+from pipeline.contracts.event import DaemonEvent, ObjectEvent, SourceEvent
 from pipeline.contracts.result import Result
-from pipeline.contracts.sink import Attentive, Releasing, Sink, SourceEvent
+from pipeline.contracts.sink import Attentive, Releasing, Sink, Ticking
 from pipeline.runtime.backoff import Backoff, BugAllowance
 from pipeline.runtime.context import Surroundings
 from pipeline.runtime.ledger import Page, ResultOutcome
 from pipeline.runtime.port import Port
 from pipeline.runtime.queue import Drops, Lane, LaneLimits, LaneQueue
-from pipeline.runtime.route import Delivery, Outlet, Released, Route
+from pipeline.runtime.route import Delivery, Outlet, Released, Route, Selector
 from pipeline.runtime.watch import Stage
 from pipeline.telemetry.readings import SinkReading
 
 MAX_BATCH = 16
 """How many results a sink that wants no pictures is handed at once, at the most."""
 
+TICK_S = 1.0
+"""How often a sink is woken although nothing comes."""
+
 DROPS = Drops(
     full=ResultOutcome.DROPPED_QUEUE_FULL, stale=ResultOutcome.DROPPED_QUEUE_FULL, closed=ResultOutcome.FAILED
 )
+
+
+class Tick(NamedTuple):
+    """A second has passed."""
+
+
+Other = ObjectEvent | SourceEvent | DaemonEvent | Released | Tick
+"""What a sink is handed alone."""
 
 
 class SinkRunner:
@@ -30,7 +44,17 @@ class SinkRunner:
     is given up at the first failure to open.
     """
 
-    def __init__(self, name: str, sink: Sink, *, page: Page, surroundings: Surroundings, trial: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        sink: Sink,
+        *,
+        page: Page,
+        surroundings: Surroundings,
+        trial: bool = False,
+        notices: Collection[str] = (),
+        select: Callable[[Name], Selector | None] = lambda _: None,
+    ) -> None:
         self.name = name
         self.sink = sink
         self.error: PenstockError | None = None
@@ -49,7 +73,8 @@ class SinkRunner:
             on_enter=self._entered, on_drop=self._dropped, drops=DROPS, clock=self._clock
         )
         self._lanes: dict[str, Lane[Delivery]] = {}
-        self._wants_events = isinstance(sink, Attentive) and sink.wants_events
+        self._notices = notices
+        self._select = select
         self._busy = False
         self._written = 0
         self._no_retry = threading.Event()
@@ -74,15 +99,16 @@ class SinkRunner:
             outlet.wants_pictures |= self.sink.wants_pictures  # the other way round a picture too many does no harm
             outlet.port.move(lane)
             outlet.wants_pictures = self.sink.wants_pictures
-            outlet.wants_events = self._wants_events
+            outlet.wants_notices = "sources" in self._notices
         else:
             outlet = Outlet(
                 source,
                 Port(lane),
                 self._page,
                 wants_pictures=self.sink.wants_pictures,
-                wants_events=self._wants_events,
+                wants_notices="sources" in self._notices,
             )
+            outlet.selector = self._select(source)
             route.outlets = {**route.outlets, self.name: outlet}
 
     def disconnect(self, route: Route) -> None:
@@ -170,31 +196,32 @@ class SinkRunner:
     def _write_all(self) -> None:
         # A batch of pictures would double what the queue may hold.
         max_items = 1 if self.sink.wants_pictures else MAX_BATCH
+        ticks = isinstance(self.sink, Ticking)
+        ticked_at = self._clock.monotonic()
         while self.error is None:
-            items = self._queue.get(max_items).items
-            if not items:
+            taken = self._queue.get(max_items, idle_s=TICK_S if ticks else None)
+            if not taken.items and not taken.idle:
                 return
             self._busy = True
-            for results, other in _runs(items):
+            for results, other in _runs(taken.items):
                 self._write(results, other)
+            if ticks and self._clock.monotonic() - ticked_at >= TICK_S:
+                self._write((), Tick())
+                ticked_at = self._clock.monotonic()
             self._busy = False
             self._written += 1
 
-    def _write(self, results: Sequence[Result], other: SourceEvent | Released | None) -> None:
+    def _write(self, results: Sequence[Result], other: Other | None) -> None:
         """Hand over results, or one other thing; nothing more once it has failed for good."""
+        count = _counted(results, other)
         if self.error is not None:
-            self._page.settle(ResultOutcome.FAILED, len(results))
+            self._page.settle(ResultOutcome.FAILED, count)
             return
         began_at = self._clock.monotonic()
         try:
-            if other is None:
-                self.sink.write(results)
-            elif isinstance(other, SourceEvent) and isinstance(self.sink, Attentive):
-                self.sink.notice(other)
-            elif isinstance(other, Released) and isinstance(self.sink, Releasing):
-                self.sink.release(other.source)
+            self._hand_over(results, other)
         except TransientError as error:
-            self._events.sink_write_failed(self.name, len(results), error)
+            self._events.sink_write_failed(self.name, count, error)
         except (FatalError, ConfigError) as error:
             self._fail(error)
         except BaseException as error:  # noqa: BLE001  (a plugin's bug: these results failed; too many bugs are fatal)
@@ -208,9 +235,22 @@ class SinkRunner:
                 route = self._routes.get(result.frame.source)
                 if route is not None:  # not removed in the meantime
                     route.delivered_age_s.observe(max(0.0, now - result.frame.decoded_at))
-            self._page.settle(ResultOutcome.DELIVERED, len(results))
+            self._page.settle(ResultOutcome.DELIVERED, count)
             return
-        self._page.settle(ResultOutcome.FAILED, len(results))
+        self._page.settle(ResultOutcome.FAILED, count)
+
+    def _hand_over(self, results: Sequence[Result], other: Other | None) -> None:
+        match other, self.sink:
+            case None, sink:
+                sink.write(results)
+            case Tick(), Ticking() as sink:
+                sink.tick()
+            case Released(source), Releasing() as sink:
+                sink.release(source)
+            case ObjectEvent() | SourceEvent() | DaemonEvent(), Attentive() as sink:
+                sink.notice(other)
+            case _:
+                pass
 
     def _close(self) -> None:
         try:
@@ -233,15 +273,20 @@ class SinkRunner:
         self._on_change()
 
     def _entered(self, item: Delivery) -> None:
-        if isinstance(item, Result):
+        if isinstance(item, Result | ObjectEvent):
             self._page.enter()
 
     def _dropped(self, item: Delivery, reason: str) -> None:
-        if isinstance(item, Result):
+        if isinstance(item, Result | ObjectEvent):
             self._page.settle(reason)
 
 
-def _runs(items: Sequence[Delivery]) -> Iterator[tuple[list[Result], SourceEvent | Released | None]]:
+def _counted(results: Sequence[Result], other: Other | None) -> int:
+    """How many of these are in the ledger."""
+    return len(results) + isinstance(other, ObjectEvent)
+
+
+def _runs(items: Sequence[Delivery]) -> Iterator[tuple[list[Result], Other | None]]:
     """The results in batches as long as may be, anything else alone, all in their order."""
     results: list[Result] = []
     for item in items:

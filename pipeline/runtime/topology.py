@@ -118,8 +118,15 @@ class Topology:
 
     def make_sink(self, settings: Settings, name: str, *, trial: bool = False, continues: bool = False) -> SinkRunner:
         """A sink that is connected to no route; `continues`: in place of one that wrote the same files."""
-        sink = settings.sinks[name].build(self._context("sink", name, settings, continues=continues))
-        return SinkRunner(name, sink, page=self.ledger.sink(name), surroundings=self._surroundings, trial=trial)
+        config = settings.sinks[name]
+        return SinkRunner(
+            name,
+            config.build(self._context("sink", name, settings, continues=continues)),
+            page=self.ledger.sink(name),
+            surroundings=self._surroundings,
+            trial=trial,
+            notices=config.notices,
+        )
 
     def connect_sink(self, settings: Settings, name: str) -> None:
         """Connect a sink with the routes that it shall have, and with no other."""

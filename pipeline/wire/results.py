@@ -30,8 +30,8 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+from pipeline.contracts.event import Best, DaemonEvent, Event, ObjectEvent, SourceEvent
 from pipeline.contracts.result import Result
-from pipeline.contracts.sink import SourceEvent
 from pipeline.wire.roboflow import encode_prediction
 
 SCHEMA = "penstock.result/1"
@@ -77,20 +77,85 @@ def to_dict(result: Result) -> dict[str, Any]:
     )
 
 
-def event_line(event: SourceEvent) -> str:
-    """The event as one line of JSON, without the newline: `event` is "state" or "content", `value` what it is now."""
-    return _encode(
-        {
-            "schema": EVENT_SCHEMA,
-            "id": event.id,
-            "event": event.kind,
-            "source": event.source,
-            "value": event.value,
-            "code": event.code,
-            "detail": _printable(event.detail),
-            "at": rfc3339(event.at),
-        }
-    )
+def event_line(event: Event) -> str:
+    """The event as one line of JSON, without the newline."""
+    return _encode(event_dict(event))
+
+
+def event_dict(event: Event) -> dict[str, Any]:
+    """The event as a dict that `json.dumps(..., allow_nan=False)` takes; `event` says which keys follow."""
+    match event:
+        case SourceEvent():
+            return {
+                "schema": EVENT_SCHEMA,
+                "id": event.id,
+                "event": event.kind,
+                "source": event.source,
+                "value": event.value,
+                "code": event.code,
+                "detail": _printable(event.detail),
+                "at": rfc3339(event.at),
+            }
+        case DaemonEvent():
+            return {
+                "schema": EVENT_SCHEMA,
+                "id": event.id,
+                "event": event.kind,
+                "component": event.component,
+                "value": event.value,
+                "detail": _printable(event.detail),
+                "at": rfc3339(event.at),
+            }
+        case ObjectEvent():
+            return _object_event(event)
+
+
+def _object_event(event: ObjectEvent) -> dict[str, Any]:
+    width, height = event.frame.picture.size
+    about: dict[str, Any] = {
+        "schema": EVENT_SCHEMA,
+        "id": event.id,
+        "event": event.kind,
+        "event_id": event.event_id,
+        "phase": event.phase,
+        "source": event.source,
+        "class": event.class_name,
+        "tracker_id": event.tracker_id,
+        "began_at": rfc3339(event.began_at),
+        "at": rfc3339(event.at),
+        "duration_s": _seconds(event.duration_s),
+        "frame_id": event.frame.seq,
+        "pts_s": _seconds(event.frame.pts_s),
+        "image": {"width": width, "height": height},
+        "confidence": _seconds(event.confidence),
+        **_box(event.xyxy),
+        "best": _best(event.best),
+        "zones": list(event.zones),
+    }
+    optional = {"zone": event.zone, "line": event.line, "direction": event.direction, "count": event.count}
+    return about | {key: value for key, value in optional.items() if value is not None}
+
+
+def _best(best: Best) -> dict[str, Any]:
+    return {
+        "result_id": best.result_id,
+        "frame_id": best.frame_id,
+        "pts_s": _seconds(best.pts_s),
+        "captured_at": rfc3339(best.captured_at),
+        "confidence": _seconds(best.confidence),
+        **_box(best.xyxy),
+    }
+
+
+def _box(xyxy: tuple[float, float, float, float]) -> dict[str, Any]:
+    """Centre and size, as the objects of a result have them."""
+    left, top, right, bottom = xyxy
+    return {
+        "x": _seconds((left + right) / 2),
+        "y": _seconds((top + bottom) / 2),
+        "width": _seconds(right - left),
+        "height": _seconds(bottom - top),
+    }
 
 
 def rfc3339(unix_s: float) -> str | None:

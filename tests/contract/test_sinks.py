@@ -12,9 +12,10 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.contracts.errors import ConfigError, PenstockError
+from pipeline.contracts.event import SourceEvent
 from pipeline.contracts.frame import NoPicture
 from pipeline.contracts.result import Classification, Detections, Embedding, Prediction, Result, SemanticMask, Text
-from pipeline.contracts.sink import Attentive, Sink, SinkConfig, SourceEvent
+from pipeline.contracts.sink import Attentive, Sink, SinkConfig
 from pipeline.testing import PluginContext, detections, frame, result
 
 POINTS = sorted(entry_points(group="penstock.sinks"), key=lambda point: point.name)
@@ -169,12 +170,9 @@ def test_events_are_asked_for_and_then_delivered_in_order_with_results(
     point: EntryPoint, tmp_path: Path, config: SinkConfig, ctx: PluginContext, capfd: pytest.CaptureFixture[str]
 ) -> None:
     sink = config.build(ctx)
-    assert not (isinstance(sink, Attentive) and sink.wants_events), "events are for who asks for them"
-    if "events" not in type(config).model_fields:
-        pytest.skip("has no key for events")
-    sink = config.model_copy(update={"events": True}).build(ctx)
-    assert isinstance(sink, Attentive)
-    assert sink.wants_events
+    assert isinstance(sink, Attentive) == type(config).takes_events
+    if not isinstance(sink, Attentive):
+        pytest.skip("takes no events")
     sink.open()
     event = SourceEvent("e" * 32, "gate", "state", "reconnecting", "TIMEOUT", "evil \x1b[2J\n title", 1e9)
     sink.notice(event)

@@ -109,7 +109,7 @@ def pipeline(port: int, log_format: str) -> str:
         [sinks.lines]
         type = "jsonl"
         path = "out/{{source}}.jsonl"
-        events = true
+        notices = ["sources"]
 
         [server]
         listen = "127.0.0.1:0"

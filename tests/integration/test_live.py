@@ -13,6 +13,7 @@ from harness import Run, run
 
 from pipeline.contracts.component import Context
 from pipeline.contracts.errors import SourceErrorCode, TransientError
+from pipeline.contracts.event import SourceEvent
 from pipeline.contracts.frame import FailedFrame, Frame
 from pipeline.runtime.backoff import Backoff
 from pipeline.telemetry.readings import SourceState
@@ -30,7 +31,8 @@ def _state(this: Run, name: str = "cam") -> SourceState:
 
 
 def _events(this: Run, kind: str = "state") -> list[tuple[str, str | None]]:
-    return [(event.value, event.code) for event in this.sink().events if event.kind == kind]
+    events = [event for event in this.sink().events if isinstance(event, SourceEvent)]
+    return [(event.value, event.code) for event in events if event.kind == kind]
 
 
 async def _seen(this: Run, more: int = 20) -> None:
@@ -49,7 +51,7 @@ def test_a_camera_that_goes_away_is_logged_once_down_and_once_up_and_its_sinks_a
         this = run(
             {
                 "sources": {"cam": _live(failure="transient", fail_at=30, fail_times=5)},
-                "sinks": {"keep": {"events": True}},
+                "sinks": {"keep": {"notices": ["sources"]}},
             },
             during,
         )
@@ -133,7 +135,7 @@ def test_a_paused_camera_is_closed_and_gives_nothing_until_it_is_resumed() -> No
         await this.until(lambda: _state(this) is SourceState.PAUSED)
         this.supervisor.stop("test")
 
-    this = run({"sources": {"cam": _live()}, "sinks": {"keep": {"events": True}}}, during)
+    this = run({"sources": {"cam": _live()}, "sinks": {"keep": {"notices": ["sources"]}}}, during)
     assert this.seqs() == list(range(len(this.seqs())))
     assert _events(this) == [("running", None), ("paused", None), ("running", None), ("paused", None)]
 
@@ -161,7 +163,7 @@ def test_a_camera_that_falls_silent_without_noticing_is_taken_for_lost() -> None
 
     STUCK.clear()
     source = _live(stall_timeout_s=0.3, stuck_at=10)
-    this = run({"sources": {"cam": source}, "sinks": {"keep": {"events": True}}}, during)
+    this = run({"sources": {"cam": source}, "sinks": {"keep": {"notices": ["sources"]}}}, during)
     assert _events(this)[:3] == [("running", None), ("reconnecting", "STALLED"), ("running", None)]
 
 
@@ -272,7 +274,7 @@ def test_pictures_without_light_are_told_once() -> None:
         await this.until(lambda: bool(_events(this, "content")))
         this.supervisor.stop("test")
 
-    this = run({"sources": {"cam": _live()}, "sinks": {"keep": {"events": True}}}, during)
+    this = run({"sources": {"cam": _live()}, "sinks": {"keep": {"notices": ["sources"]}}}, during)
     assert _events(this, "content") == [("black", None)]
     assert this.scrape()["penstock_source_content", (("content", "black"), ("source", "cam"))] == 1
 

@@ -35,7 +35,7 @@ SINKS = """
 type = "jsonl"
 path = "out/{source}.jsonl"
 mode = "overwrite"
-events = true
+notices = ["sources"]
 
 [sinks.slow]
 type = "slow"

@@ -32,7 +32,7 @@ JSONL = """
     type = "jsonl"
     path = "out/{source}.jsonl"
     mode = "overwrite"
-    events = true
+    notices = ["sources"]
 """
 
 

@@ -10,9 +10,10 @@ import numpy as np
 from pipeline.contracts.backend import BackendConfig, ModelInfo
 from pipeline.contracts.component import Context, FrozenModel
 from pipeline.contracts.errors import ConfigError, FatalError, SourceErrorCode, TransientError
+from pipeline.contracts.event import Event
 from pipeline.contracts.frame import FailedFrame, Frame, Size, Wishes
 from pipeline.contracts.result import Detections, Embedding, Prediction, Result, Timings
-from pipeline.contracts.sink import SinkConfig, SourceEvent
+from pipeline.contracts.sink import SinkConfig
 from pipeline.contracts.source import LiveSourceConfig, SourceConfig
 from pipeline.models.picture import from_rgb
 
@@ -230,7 +231,6 @@ class FakeSinkConfig(SinkConfig):
     delay_s: float = 0.0
     stuck_at: int = -1
     path: str | None = None
-    events: bool = False
 
     def build(self, ctx: Context) -> "FakeSink":
         return FakeSink(self)
@@ -239,9 +239,8 @@ class FakeSinkConfig(SinkConfig):
 class FakeSink:
     def __init__(self, config: FakeSinkConfig) -> None:
         self.wants_pictures = config.wants_pictures
-        self.wants_events = config.events
         self.results: list[Result] = []
-        self.events: list[SourceEvent] = []
+        self.events: list[Event] = []
         self.released: list[tuple[str, int]] = []
         self.opened = self.closed = 0
         self._config = config
@@ -268,7 +267,7 @@ class FakeSink:
                 fail(config.failure, "the write")
         self.results += results
 
-    def notice(self, event: SourceEvent) -> None:
+    def notice(self, event: Event) -> None:
         self.events.append(event)
 
     def release(self, source: str) -> None:

@@ -20,7 +20,7 @@ from pipeline.runtime.reload import ReloadError
 from pipeline.telemetry.readings import SourceState
 
 CAMERA: dict[str, Any] = {"type": "live", "live": True, "endless": True, "fps": 200.0}
-EVENTS = {"keep": {"events": True}}
+EVENTS = {"keep": {"notices": ["sources"]}}
 
 
 class UnbuildableConfig(LiveFakeConfig):

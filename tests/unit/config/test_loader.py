@@ -239,7 +239,8 @@ def test_a_secret_is_in_no_message(faults: Faults, tmp_path: Path, line: str) ->
 
 def test_a_hostile_key_cannot_break_the_line(faults: Faults, minimal: str) -> None:
     assert faults(minimal + '"evil\\n\\u001b[31m" = 1\n') == [
-        'pipeline.toml:12: sinks.events."evil\\n\\u001b[31m": unknown key; known are type, sources, queue, path'
+        'pipeline.toml:12: sinks.events."evil\\n\\u001b[31m": unknown key; known are type, sources, queue, emit, where, limit, '
+        "update_every_s, notices, path"
     ]
 
 
@@ -343,4 +344,6 @@ def test_tables_in_memory_are_taken_as_they_are(tmp_path: Path, registry: Regist
     assert settings.path is None
     with pytest.raises(ConfigProblems) as caught:
         from_tree({**tree, "sinks": {"c": {"type": "silent", "x": 1}}}, base_dir=tmp_path, registry=registry)
-    assert str(caught.value) == "sinks.c.x: unknown key; known are type, sources, queue"
+    assert str(caught.value) == (
+        "sinks.c.x: unknown key; known are type, sources, queue, emit, where, limit, update_every_s, notices"
+    )

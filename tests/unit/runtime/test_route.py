@@ -3,7 +3,7 @@
 import threading
 
 from pipeline.contracts.clock import SystemClock
-from pipeline.contracts.sink import SourceEvent
+from pipeline.contracts.event import SourceEvent
 from pipeline.runtime.ledger import Page, ResultOutcome
 from pipeline.runtime.port import Port
 from pipeline.runtime.queue import Drops, LaneLimits, LaneQueue
@@ -22,7 +22,7 @@ def _outlet() -> tuple[Outlet, Page]:
         clock=SystemClock(),
     )
     lane = queue.lane(LaneLimits(max_items=1, when_full="block"))
-    return Outlet("cam", Port(lane), page, wants_pictures=False, wants_events=True), page
+    return Outlet("cam", Port(lane), page, wants_pictures=False, wants_notices=True), page
 
 
 def test_a_source_does_not_wait_for_a_sink_that_is_full_to_tell_an_event() -> None:

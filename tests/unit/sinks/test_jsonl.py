@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.contracts.errors import FatalError, TransientError
-from pipeline.contracts.sink import SourceEvent
+from pipeline.contracts.event import SourceEvent
 from pipeline.testing import PluginContext, frame, result
 from sinks.jsonl import JsonlSink, JsonlSinkConfig, Mode
 
@@ -170,7 +170,7 @@ def test_a_full_disk_leaves_whole_lines_only_and_passes(
 FULL = """
 import resource, sys
 from pipeline.contracts.errors import TransientError
-from pipeline.contracts.sink import SourceEvent
+from pipeline.contracts.event import SourceEvent
 from pipeline.testing import PluginContext, frame, result
 from sinks.jsonl import JsonlSinkConfig
 
@@ -225,7 +225,7 @@ def test_an_event_goes_to_the_file_that_its_source_writes_to_or_to_that_of_its_h
     def schemas(path: Path) -> list[str]:
         return [json.loads(line)["schema"] for line in path.read_text().splitlines()]
 
-    table = {"path": str(tmp_path / "{source}-{date}-{hour}.jsonl"), "events": True}
+    table = {"path": str(tmp_path / "{source}-{date}-{hour}.jsonl")}
     sink = JsonlSinkConfig.model_validate(table).build(ctx)
     sink.open()
     sink.write([result(frame(0, source="gate"))])  # at 22:13

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from pipeline.contracts.event import SourceEvent
 from pipeline.contracts.frame import NoPicture, Size
 from pipeline.contracts.result import Classification, Detections, Embedding, Prediction, Result, SemanticMask, Text
-from pipeline.contracts.sink import SourceEvent
 from pipeline.testing import detections, frame, result
 from pipeline.wire.results import event_line, rfc3339, to_dict, to_line
 
