@@ -10,6 +10,7 @@ from pipeline.contracts.component import FrozenModel
 
 Direction = Literal["in", "out"]
 Anchor = Literal["center", "bottom_center", "top_center", "any_corner"]
+LineAnchor = Literal["center", "bottom_center", "top_center"]
 Point = tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
 """x and y as shares of the picture's width and height, 0..1, from its left top corner."""
 
@@ -43,7 +44,7 @@ class LineConfig(FrozenModel):
     start: Point = Field(description="[x, y] as shares of width and height, 0..1")
     end: Point = Field(description="[x, y] as shares of width and height, 0..1")
     classes: tuple[str, ...] | None = Field(default=None, description="only these classes; all if left out")
-    anchor: Anchor = Field(default="bottom_center", description="the point of a box that must cross")
+    anchor: LineAnchor = Field(default="bottom_center", description="the point of a box that must cross")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,12 @@ class Scene:
         ended: tracks that are gone as of this frame, as they were last seen.
         crossings: what crossed a line with this frame.
         occupancy: for each zone, how many objects of each class are inside; a zone with nobody has an empty table.
+            With tracking, one that was not found in this frame but is not gone yet is still inside.
         crossed: for each line and direction, how many of each class have crossed so far.
+        inside: for each object of the frame the names of the zones that it counts in, tracked or not; empty where there
+            are no zones.
+        zone_shapes: the corners of each zone, as configured: the same table in every scene.
+        line_shapes: start and end of each line, likewise.
     """
 
     tracks: tuple[Track | None, ...] = ()
@@ -110,3 +116,6 @@ class Scene:
     crossings: tuple[Crossing, ...] = ()
     occupancy: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     crossed: Mapping[str, Mapping[Direction, Mapping[str, int]]] = field(default_factory=dict)
+    inside: tuple[tuple[str, ...], ...] = ()
+    zone_shapes: Mapping[str, tuple[Point, ...]] = field(default_factory=dict)
+    line_shapes: Mapping[str, tuple[Point, Point]] = field(default_factory=dict)

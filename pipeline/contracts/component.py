@@ -1,5 +1,6 @@
 """What every plugin has: a frozen config class that builds it, and the `Context` that is all it gets from the core."""
 
+import math
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeVar
@@ -7,11 +8,18 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from pipeline.contracts.clock import Clock
+from pipeline.contracts.packets import PacketRing
 
 T = TypeVar("T")
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=63)]
 """The name of a source, backend or sink: also a metric label, a thread name and part of file names."""
+
+
+def endless_is_none(value: object) -> object:
+    """For a key where None means "for ever" or "never": TOML has no null, but it has `inf`; a variable only text."""
+    return None if (isinstance(value, float) and value == math.inf) or value == "inf" else value
+
 
 WhenFull = Literal["block", "drop_oldest", "drop_newest"]
 """What a full queue does with one more: wait, let the oldest go, or refuse the new one (both counted)."""
@@ -47,6 +55,11 @@ class Context(Protocol):
         Raises:
             TimeoutError: after `timeout_s` seconds; the coroutine is cancelled.
         """
+        ...
+
+    def packets(self, source: str) -> PacketRing:
+        """The ring of a source's encoded packets: its own for a source that has some, any of its sources' for a sink
+        that records them."""
         ...
 
     def warn(self, message: str) -> None:

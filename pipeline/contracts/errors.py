@@ -98,3 +98,7 @@ class UnavailableError(TransientError):
 
 class FatalError(PenstockError):
     """It will not work until someone acts: this component stops, all others go on."""
+
+
+class EnoughError(FatalError):
+    """Whoever takes the results wants no more of them (`| head -1`): this sink ends, and that is no failure."""

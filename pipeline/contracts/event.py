@@ -1,9 +1,12 @@
 """What can be told besides results: a source's state, the daemon's, and what objects do."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pipeline.contracts.frame import Frame
+
+if TYPE_CHECKING:
+    from pipeline.contracts.result import Result
 
 Phase = Literal["new", "update", "end", "once"]
 """Where in its life an event is; "once": it has no duration, like the crossing of a line."""
@@ -101,6 +104,7 @@ class ObjectEvent:
         direction: "in" or "out" over the line, or None.
         count: how many objects of the class are there (presence), or have crossed the line so far in this direction.
         zones: all zones that the object is in.
+        result: the result of `frame` with all that was found in it, for who shows its picture.
     """
 
     id: str
@@ -121,6 +125,7 @@ class ObjectEvent:
     direction: Literal["in", "out"] | None = None
     count: int | None = None
     zones: tuple[str, ...] = ()
+    result: "Result | None" = None
 
     @property
     def duration_s(self) -> float:

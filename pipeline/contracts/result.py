@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
     import numpy.typing as npt
     import supervision as sv
 
     from pipeline.contracts.analysis import Scene
     from pipeline.contracts.frame import Frame
+
+T = TypeVar("T")
 
 
 class Timings(NamedTuple):
@@ -173,6 +176,21 @@ class Text:
 Prediction = Detections | Classification | SemanticMask | Embedding | Text
 
 
+class Shared:
+    """What one sink made of a result and others need, too: a drawn picture. Goes with the result; for any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: dict[Hashable, object] = {}
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` gave the first time it was asked for this key; who comes meanwhile waits."""
+        with self._lock:
+            if key not in self._made:
+                self._made[key] = make()
+            return cast("T", self._made[key])
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
     """What the pipeline says about one frame. Made by the backend's runner, read by every sink, never changed.
@@ -187,6 +205,8 @@ class Result:
         inferred_at: monotonic seconds at which the answer was there; minus `frame.decoded_at` it is the latency.
         inference_s: seconds that the backend spent on the frame, queueing not counted.
         scene: what the results of its source so far say about the frame: tracks, zones, lines; None where nobody asks.
+        unfiltered: what the model said before some objects were left out for this sink; None where none were.
+        shared: where sinks keep what they make of the picture for each other; None where only one sink wants it.
     """
 
     id: str
@@ -198,6 +218,8 @@ class Result:
     inferred_at: float
     inference_s: float
     scene: Scene | None = None
+    unfiltered: Prediction | None = None
+    shared: Shared | None = None
 
     @property
     def latency_s(self) -> float:
@@ -216,4 +238,5 @@ class Result:
             self.inferred_at,
             self.inference_s,
             self.scene,
+            self.unfiltered,
         )

@@ -3,12 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import Annotated, ClassVar, Literal, Protocol, Self, runtime_checkable
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
-from pipeline.contracts.component import ComponentConfig, Context, FrozenModel, Name, QueueConfig
-from pipeline.contracts.event import Event
+from pipeline.contracts.component import ComponentConfig, Context, FrozenModel, Name, QueueConfig, endless_is_none
+from pipeline.contracts.event import Event, ObjectEventKind
 from pipeline.contracts.result import Result
 
 
@@ -81,6 +81,16 @@ class Releasing(Protocol):
         ...
 
 
+@runtime_checkable
+class Mending(Protocol):
+    """A sink that repairs what a crash tore in its files, and counts it."""
+
+    @property
+    def mended(self) -> int:
+        """How many torn ends it cut off since it was made; read from any thread."""
+        ...
+
+
 Emit = Literal["frames", "events", "changes"]
 """What goes to a sink: the result of each frame; what objects do (`ObjectEvent`); or the results that differ from the
 one before."""
@@ -93,11 +103,27 @@ class WhereConfig(FrozenModel):
 
     classes: tuple[str, ...] | None = Field(default=None, description="only these classes")
     min_confidence: float = Field(default=0.0, ge=0, le=1, description="only what the model is so sure of")
-    zones: tuple[Name, ...] | None = Field(default=None, description="only what is inside of one of these zones")
+    zones: tuple[Name, ...] | None = Field(
+        default=None, description="only what is inside of one of these zones; of events: stays in them"
+    )
     lines: tuple[Name, ...] | None = Field(default=None, description="of events: only crossings of these lines")
+    kinds: tuple[ObjectEventKind, ...] | None = Field(
+        default=None,
+        description='of events: only "object", "presence", "zone" or "crossing"; what `zones` and `lines` name if left '
+        "out, or all where these are left out, too",
+    )
     min_area_ratio: float = Field(default=0.0, ge=0, le=1, description="only boxes of this share of the picture")
     max_area_ratio: float = Field(default=1.0, gt=0, le=1, description="no larger boxes")
     min_age_s: float = Field(default=0.0, ge=0, description="only what has been tracked for so long")
+
+    @model_validator(mode="after")
+    def _some_area(self) -> Self:
+        if self.min_area_ratio > self.max_area_ratio:
+            raise ValueError(
+                f"min_area_ratio = {self.min_area_ratio:g} must not be greater than max_area_ratio = "
+                f"{self.max_area_ratio:g}"
+            )
+        return self
 
 
 class LimitConfig(FrozenModel):
@@ -121,8 +147,8 @@ class SinkConfig(ComponentConfig, ABC):
     )
     where: WhereConfig | None = Field(default=None, description="only some objects; frames without any are left out")
     limit: LimitConfig = Field(default=LimitConfig(), description="how often, for each source and class")
-    update_every_s: float | None = Field(
-        default=5.0, gt=0, description="of events: how often it is told that one goes on; never: leave out updates"
+    update_every_s: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(endless_is_none)] = Field(
+        default=5.0, description="of events: how often it is told that one goes on, and what it looks like; inf: never"
     )
     notices: tuple[Notices, ...] = Field(
         default=(), description='tell it also what becomes of its "sources" (down, frozen), or of the "daemon" itself'

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Protocol, Self, runtime_checkable
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.contracts.analysis import LineConfig, TrackingConfig, ZoneConfig
 from pipeline.contracts.component import ComponentConfig, Context, FrozenModel, Name, QueueConfig
@@ -87,6 +87,36 @@ class SourceConfig(ComponentConfig, ABC):
     tracking: TrackingConfig | None = Field(default=None, description="number the objects from frame to frame")
     zones: dict[Name, ZoneConfig] = Field(default={}, description="polygons in which objects are counted")
     lines: dict[Name, LineConfig] = Field(default={}, description="lines whose crossings are counted")
+
+    @field_validator("tracking")
+    @classmethod
+    def _outlasts_a_frame(cls, value: TrackingConfig | None, info: ValidationInfo) -> TrackingConfig | None:
+        max_fps = info.data.get("max_fps")
+        if value is not None and max_fps is not None and value.lost_after_s * max_fps <= 1:
+            raise ValueError(
+                f"lost_after_s = {value.lost_after_s:g} must be more than the {1 / max_fps:g} s from frame to frame "
+                f"that max_fps = {max_fps:g} leaves"
+            )
+        return value
+
+    @field_validator("zones")
+    @classmethod
+    def _knows_how_long(cls, value: dict[str, ZoneConfig], info: ValidationInfo) -> dict[str, ZoneConfig]:
+        if info.data.get("tracking") is None and "tracking" in info.data:
+            for name, zone in value.items():
+                if zone.min_dwell_s:
+                    raise ValueError(f"{name}: min_dwell_s needs tracking; add: tracking = {{}}")
+        return value
+
+    @field_validator("lines")
+    @classmethod
+    def _knows_who(cls, value: dict[str, LineConfig], info: ValidationInfo) -> dict[str, LineConfig]:
+        if value and info.data.get("tracking") is None and "tracking" in info.data:
+            raise ValueError("crossings are of tracked objects only; add: tracking = {}")
+        for name, line in value.items():
+            if line.start == line.end:
+                raise ValueError(f"{name}: start and end are the same point")
+        return value
 
     @abstractmethod
     def build(self, ctx: Context) -> Source:
