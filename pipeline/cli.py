@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.contracts.errors import ConfigError
+from pipeline.spooled import spool
 
 if TYPE_CHECKING:
     from pipeline.config.settings import Settings
@@ -41,6 +42,9 @@ def cli() -> None:
       penstock check site.toml                         is that file right?
       penstock predict street.mp4 --output boxes.mp4   without any file
     """
+
+
+cli.add_command(spool)
 
 
 @cli.command(short_help="Run a pipeline until its files end or a signal comes.")
@@ -91,7 +95,11 @@ def check(config: Path) -> int:
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @click.option("--model", "-m", help="ONNX model; the demo's YOLO11n if that is installed and nothing is said.")
 @click.option(
-    "--output", "-o", "outputs", multiple=True, help="X.jsonl, X.mp4 or - (JSON lines on stdout); may be repeated."
+    "--output",
+    "-o",
+    "outputs",
+    multiple=True,
+    help="X.jsonl, .csv, .parquet, .db, .mp4 or - (JSON lines on stdout); may be repeated.",
 )
 @click.option("--confidence", type=click.FloatRange(0, 1), help="Leave out what the model is less sure of.")
 @click.option("--classes", help="Keep only these, by name: person,car.")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -82,14 +83,18 @@ class Ending:
             self.limit()
         leaving = [runner for runner in topology.leaving if isinstance(runner, BackendRunner)]
         await self._finish_backends([*topology.backends.values(), *leaving])
+        now = self._clock.monotonic()
+        until = math.inf if self.deadline is None else (now + self.deadline) / 2
         for sink in topology.sinks.values():
-            sink.finish()
+            sink.finish(until, patience_s=topology.settings.shutdown_timeout_s / 2)
         await self._until(self._all_over)
         if not self.abandoned and not self._all_over():
             self.abandon(f"not drained within {topology.settings.shutdown_timeout_s:g} s")
         if self.abandoned:
             await self._until(self._all_over)
             self._write_off()
+        for page in topology.ledger.sinks.values():
+            page.keep()
         for runner in (*topology.runners, *topology.leaving):
             for thread in started_threads(runner):
                 thread.join(GRACE_S if runner.ended else 0.0)

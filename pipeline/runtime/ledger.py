@@ -4,7 +4,9 @@ It is kept by double entry. A frame that was decoded is in flight until somebody
 one lock, so that at any moment, at every scrape,
 
     decoded  = sum(outcomes) + in_flight      for each source
-    accepted = sum(outcomes) + pending        for each sink
+    accepted + restored = sum(outcomes) + pending        for each sink
+
+`restored` is what waited in a sink's spool when it was opened, and `kept` is what waits there at the end.
 
 A frame that got lost stays in flight for ever and shows after the drain; one that was settled twice makes
 `in_flight` negative. `Account.fault` names either.
@@ -14,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 
 class FrameOutcome(StrEnum):
@@ -34,8 +37,12 @@ class ResultOutcome(StrEnum):
 
     DELIVERED = "delivered"
     DROPPED_QUEUE_FULL = "dropped_queue_full"
+    DROPPED_SPOOL_FULL = "dropped_spool_full"
+    DROPPED_EXPIRED = "dropped_expired"
+    DROPPED_PURGED = "dropped_purged"
     DEAD_LETTERED = "dead_lettered"
     FAILED = "failed"
+    KEPT = "kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +54,27 @@ class Account:
         entered: frames decoded, or results accepted.
         outcomes: how many ended how; every outcome that exists is there.
         open: frames in flight, or results pending.
+        restored: results that entered before, in another run or at somebody's order: out of a spool.
     """
 
     name: str
     entered: int
     outcomes: Mapping[str, int]
     open: int
+    restored: int = 0
 
     def plus(self, other: "Account") -> "Account":
         """The sum of two pages, under this one's name."""
         outcomes = {name: count + other.outcomes[name] for name, count in self.outcomes.items()}
-        return Account(self.name, self.entered + other.entered, outcomes, self.open + other.open)
+        restored = self.restored + other.restored
+        return Account(self.name, self.entered + other.entered, outcomes, self.open + other.open, restored)
 
     def fault(self, *, drained: bool) -> str | None:
         """What is wrong with this page, in words, or None; after a drain nothing may be open."""
         settled = sum(self.outcomes.values())
-        if self.entered != settled + self.open:
-            return f"{self.name}: {self.entered} entered, but {settled} settled and {self.open} open"
+        if self.entered + self.restored != settled + self.open:
+            entered = f"{self.entered} entered" + f" and {self.restored} restored" * bool(self.restored)
+            return f"{self.name}: {entered}, but {settled} settled and {self.open} open"
         if self.open < 0:
             return f"{self.name}: {-self.open} settled twice"
         if drained and self.open:
@@ -78,10 +89,12 @@ class Page:
         self.name = name
         self._lock = threading.Lock()
         self._entered = 0
+        self._restored = 0
         self._open = 0
         self._written_off = False
         self._outcomes: dict[str, int] = {str(outcome): 0 for outcome in outcomes}
         self._when_settled: Callable[[], None] | None = None
+        self._spool: tuple[Path, Callable[[], int]] | None = None
 
     def enter(self, count: int = 1) -> None:
         """`count` more were decoded (accepted): they are open until they are settled."""
@@ -107,8 +120,50 @@ class Page:
                 self._entered += count
                 self._outcomes[outcome] += count
 
+    def restore(self, count: int) -> None:
+        """`count` are open that entered before: they were in a spool."""
+        with self._lock:
+            if not self._written_off:
+                self._restored += count
+                self._open += count
+
+    def attach(self, spool: Path, waiting: Callable[[], int]) -> None:
+        """Of those open from now on, so many are on disk in this spool, whatever becomes of the process.
+
+        A sink that takes another's place takes over what that one left open in the same file; of any other file it is
+        kept there.
+        """
+        found = waiting()
+        with self._lock:
+            before, self._spool = self._spool, (spool, waiting)
+        left = 0 if before is None else before[1]()
+        if before is not None and before[0] != spool:
+            self.settle(ResultOutcome.KEPT, left)
+            left = 0
+        if found >= left:
+            self.restore(found - left)
+        else:  # somebody else took them out in the meantime
+            self.settle(ResultOutcome.DROPPED_PURGED, left - found)
+
+    def detach(self, count: int) -> None:
+        """The spool is closed, and so many are in it: they stay open until the books are closed."""
+        with self._lock:
+            if self._spool is not None:
+                self._spool = (self._spool[0], lambda: count)
+
+    def keep(self) -> None:
+        """Nobody will send what is in the spool any more, in this run: it is kept there."""
+        with self._lock:
+            before, self._spool = self._spool, None
+        if before is not None:
+            self.settle(ResultOutcome.KEPT, before[1]())
+
     def write_off(self, outcome: str) -> None:
-        """Give up what is open: it ended in `outcome`, and whoever still holds some may settle it no more."""
+        """Give up what is open: it ended in `outcome`, and whoever still holds some may settle it no more.
+
+        What is on disk in a spool is kept there.
+        """
+        self.keep()
         with self._lock:
             self._outcomes[outcome] += self._open
             self._open = 0
@@ -121,7 +176,7 @@ class Page:
     def read(self) -> Account:
         """The page as it is at this moment, in balance."""
         with self._lock:
-            return Account(self.name, self._entered, dict(self._outcomes), self._open)
+            return Account(self.name, self._entered, dict(self._outcomes), self._open, self._restored)
 
 
 class Ledger:

@@ -1,11 +1,11 @@
 """What the pipeline says of itself: alive, ready, and the whole status as JSON-ready data."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from pipeline.contracts.clock import Clock
 from pipeline.runtime.supervisor import Supervisor
-from pipeline.telemetry.readings import SourceState
+from pipeline.telemetry.readings import SceneReading, SourceState, SpoolReading
 
 STUCK_S = 30.0
 """A stage that has had work for so long and made no progress is not coming back."""
@@ -65,7 +65,12 @@ class Status:
                 for name, backend in topology.backends.items()
             ),
             *(
-                Check(f"sink {name}", sink.opened and sink.error is None, self._text(sink.error) or "not open yet")
+                Check(
+                    f"sink {name}",
+                    sink.opened and sink.error is None,
+                    self._text(sink.error) or "not open yet",
+                    "" if sink.trouble is None else f"degraded: {self._redact(sink.trouble)[:200]}",
+                )
                 for name, sink in topology.sinks.items()
             ),
             Check(
@@ -109,10 +114,14 @@ class Status:
                 {
                     "name": reading.name,
                     "open": supervisor.topology.sinks[reading.name].opened,
+                    "state": reading.state.value,
                     "error": self._text(supervisor.topology.sinks[reading.name].error),
+                    "trouble": self._text(supervisor.topology.sinks[reading.name].trouble),
                     "accepted": reading.accepted,
+                    "restored": reading.restored,
                     "outcomes": dict(reading.outcomes),
                     "pending": reading.pending,
+                    "spool": None if reading.spool is None else self._spool(reading.spool),
                 }
                 for reading in supervisor.read_sinks()
                 if reading.name in supervisor.topology.sinks
@@ -121,6 +130,7 @@ class Status:
 
     def _sources(self) -> Iterator[dict[str, Any]]:
         settings, topology = self._supervisor.settings, self._supervisor.topology
+        scenes = {scene.source: _scene(scene) for scene in self._supervisor.read_scenes()}
         for reading in self._supervisor.read_sources():
             runner, config = topology.sources.get(reading.name), settings.sources.get(reading.name)
             if runner is None or config is None:  # it is just being removed
@@ -142,11 +152,36 @@ class Status:
                 "in_flight": reading.in_flight,
                 "queued": reading.queued,
                 "queue_capacity": reading.queue_capacity,
+                "scene": scenes.get(reading.name),
                 "details": {
                     key: self._redact(value) if isinstance(value, str) else value
                     for key, value in runner.details().items()
                 },
             }
 
+    def _spool(self, spool: SpoolReading) -> dict[str, Any]:
+        age_s = None if spool.oldest_at is None else max(0.0, self._clock.wall() - spool.oldest_at)
+        return {
+            "bytes": spool.nbytes,
+            "capacity_bytes": spool.capacity_bytes,
+            "oldest_at": spool.oldest_at,
+            "oldest_age_s": None if age_s is None else round(age_s, 3),
+            "dead_letters": spool.letters,
+            "corrupt": spool.corrupt,
+        }
+
     def _text(self, error: object) -> str | None:
         return None if error is None else self._redact(str(error))
+
+
+def _scene(reading: SceneReading) -> dict[str, Any]:
+    return {
+        "tracks": reading.tracks,
+        "zones": {zone: _present(counts) for zone, counts in reading.zones.items()},
+        "lines": {line: {way: _present(c) for way, c in ways.items()} for line, ways in reading.lines.items()},
+        "resumed_after_s": None if reading.resumed_after_s is None else round(reading.resumed_after_s, 3),
+    }
+
+
+def _present(counts: Mapping[str, int]) -> dict[str, int]:
+    return {name: count for name, count in counts.items() if count}
