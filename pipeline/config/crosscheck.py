@@ -1,4 +1,4 @@
-"""What is wrong between components: names that nobody has, and files that two of them would use."""
+"""What is wrong between components: names that nobody has, wishes that nobody grants, files that two would use."""
 
 import os
 import stat
@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.config.assemble import Parts, Report
 from pipeline.config.explain import did_you_mean
 from pipeline.contracts.errors import ConfigError
-from pipeline.contracts.sink import SinkConfig
+from pipeline.contracts.sink import SinkConfig, WhereConfig
 from pipeline.contracts.source import SourceConfig
 from pipeline.registry import Kind
 
@@ -55,6 +55,40 @@ def _check_backends(parts: Parts, known: tuple[str, ...], report: Report) -> Non
         for alias in backend.aliases:
             if owners.setdefault(alias, name) != name:
                 report((table, name, "aliases"), f"{alias!r} is what {owners[alias]} is called, too")
+
+
+def check_selections(parts: Parts, report: Report) -> None:
+    """Report sinks that ask for what they cannot take, or for what none of their sources has."""
+    for name, sink in parts.sinks.items():
+        if sink.emit == "events" and not sink.takes_events:
+            report(("sinks", name, "emit"), f'a sink of type {sink.type} takes no events, only "frames" or "changes"')
+        if sink.notices and not sink.takes_events:
+            report(("sinks", name, "notices"), f"a sink of type {sink.type} takes none")
+        if sink.where is not None:
+            _check_where(name, sink, sink.where, parts, report)
+
+
+def _check_where(name: str, sink: SinkConfig, where: WhereConfig, parts: Parts, report: Report) -> None:
+    key = ("sinks", name, "where")
+    for asked in ("kinds", "lines"):
+        if getattr(where, asked) is not None and sink.emit != "events":
+            report((*key, asked), f'is about events, and emit is "{sink.emit}"')
+    chosen = parts.declared.get("source", ()) if sink.sources is None else sink.sources
+    sources = [parts.sources[source] for source in chosen if source in parts.sources]
+    if not sources or len(sources) < len(chosen):
+        return  # what is missing was reported
+    for kind, names, known in (
+        ("zone", where.zones, list(dict.fromkeys(zone for source in sources for zone in source.zones))),
+        ("line", where.lines, list(dict.fromkeys(line for source in sources for line in source.lines))),
+    ):
+        if names is not None and not names:
+            report((*key, f"{kind}s"), f"is empty; name a {kind}, or leave it out for all of them")
+        for wanted in names or ():
+            if wanted not in known:
+                hint = did_you_mean(wanted, known) or (f"; there is {', '.join(known)}" if known else "")
+                report((*key, f"{kind}s"), f"none of its sources has a {kind} {wanted!r}{hint}")
+    if where.min_age_s > 0 and not any(source.tracking for source in sources):
+        report((*key, "min_age_s"), "needs objects that are tracked: give one of its sources a table `tracking`")
 
 
 def check_files(parts: Parts, report: Report) -> None:

@@ -10,7 +10,10 @@ from pipeline.contracts.component import ComponentConfig
 Action = Literal["added", "removed", "changed"]
 KINDS: tuple[Literal["source", "backend", "sink"], ...] = ("source", "backend", "sink")
 
-RUNNER_KEYS = {"sink": frozenset({"sources", "queue"})}
+RUNNER_KEYS = {
+    "sink": frozenset({"sources", "queue"}),
+    "source": frozenset({"tracking", "zones", "lines"}),
+}
 """Keys that the runner carries out: a component in which only these differ is not rebuilt, but connected anew."""
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.assemble import TABLES, Parts, Report, assemble
-from pipeline.config.crosscheck import check_files, check_references
+from pipeline.config.crosscheck import check_files, check_references, check_selections
 from pipeline.config.digest import config_hash
 from pipeline.config.environment import overrides
 from pipeline.config.explain import did_you_mean, shown
@@ -105,6 +105,7 @@ def _settings(
 
     parts = assemble(tree, registry=registry, base_dir=base_dir, report=report)
     check_references(parts, report)
+    check_selections(parts, report)
     check_files(parts, report)
     if faults and look is not None:
         look(parts, report)

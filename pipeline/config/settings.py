@@ -1,7 +1,6 @@
 """`Settings`: what one run is configured to do, frozen and complete; and the tables that belong to no component."""
 
 import ipaddress
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from pipeline.config.inference import InferenceConfig, off_is_none
 from pipeline.config.overlay import Overlay
 from pipeline.config.problems import ConfigProblems, Places, Problem
 from pipeline.contracts.backend import BackendConfig
-from pipeline.contracts.component import FrozenModel, Name
+from pipeline.contracts.component import FrozenModel, Name, endless_is_none
 from pipeline.contracts.errors import ConfigError
 from pipeline.contracts.paths import ConfigPath
 from pipeline.contracts.sink import SinkConfig
@@ -50,11 +49,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
-
-
-def _endless_is_none(value: object) -> object:
-    """TOML has no null, but it has `inf`; an environment variable has only text."""
-    return None if (isinstance(value, float) and value == math.inf) or value == "inf" else value
 
 
 class TokenConfig(FrozenModel):
@@ -97,7 +91,7 @@ class ServerConfig(FrozenModel):
         default=False, description="sources may be added, changed and removed over HTTP (scope control)"
     )
     inference: InferenceConfig = InferenceConfig()
-    linger_s: Annotated[Seconds | None, BeforeValidator(_endless_is_none)] = Field(
+    linger_s: Annotated[Seconds | None, BeforeValidator(endless_is_none)] = Field(
         default=0.0, description="stay up this many seconds after all files ended; inf: until stopped"
     )
 

@@ -15,6 +15,9 @@ from pipeline.telemetry.limits import Limiter, Turns
 from pipeline.telemetry.logs import LOGGER, Value
 
 DEBUG, INFO, WARNING, ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
+Listener = Callable[[str, str, str, str], None]
+"""Component, kind, value and detail of what sinks may want to know of the daemon; see `DaemonEvent`. Never waits."""
+
 CHRONIC_S = 60.0
 """What a camera may do for days is said once a minute."""
 
@@ -40,6 +43,11 @@ class Events:
         self._limiter = Limiter(clock)
         self._turns = Turns(clock)
         self._lock = threading.Lock()
+        self._listener: Listener | None = None
+
+    def listen(self, listener: Listener) -> None:
+        """From now on `listener` is told what sinks may want to know of the daemon, from any thread."""
+        self._listener = listener
 
     # Sources
 
@@ -137,6 +145,17 @@ class Events:
         else:
             self._limited(WARNING, "frame_not_decoded", message, "failed_decode", source=source)
 
+    def counts_resumed(self, source: str, away_s: float, lines: int) -> None:
+        """Its lines go on with what the run before has counted; what crossed them in between was not counted."""
+        counts = f"the counts of {lines} line{'s' * (lines != 1)} go on after {away_s:,.0f} s without frames"
+        self._say(INFO, "counts_resumed", f"source {source}: {counts}", source=source, away_s=round(away_s, 1))
+        self._announce(f"source {source}", "counts", "resumed", counts)
+
+    def counts_not_kept(self, source: str, error: object) -> None:
+        """What its lines counted could not be written; it is tried again."""
+        message = f"source {source}: what its lines counted cannot be kept: {error}"
+        self._limited(WARNING, "counts_not_kept", message, "counts", CHRONIC_S, source=source)
+
     # Backends
 
     def backend_opening(self, backend: str) -> None:
@@ -162,16 +181,19 @@ class Events:
         """Its frames go to another backend from now on."""
         message = f"backend {backend}: its frames go to {fallback}: {why}"
         self._limited(WARNING, "fallback_taken", message, "fallback taken", backend=backend, fallback=fallback)
+        self._announce(f"backend {backend}", "fallback", "taken", f"its frames go to {fallback}: {why}")
 
     def fallback_left(self, backend: str, frames: int, for_s: float) -> None:
         """It answers by itself again."""
         message = f"backend {backend}: answers again; {frames:,} frames went elsewhere in {for_s:.1f} s"
         about: dict[str, Value] = {"frames": frames, "for_s": round(for_s, 1)}
         self._limited(INFO, "fallback_left", message, "fallback left", backend=backend, **about)
+        self._announce(f"backend {backend}", "fallback", "left", f"{frames:,} frames went elsewhere in {for_s:.1f} s")
 
     def backend_failed(self, backend: str, error: object) -> None:
         """It failed for good."""
         self._say(ERROR, "backend_failed", f"backend {backend}: {error}", backend=backend)
+        self._announce(f"backend {backend}", "backend", "failed", str(error))
 
     # Sinks
 
@@ -189,9 +211,59 @@ class Events:
         message = f"sink {sink}: {results} results not delivered: {error}"
         self._limited(ERROR, "sink_write_failed", message, "failed", sink=sink, results=results)
 
+    def sink_closed(self, sink: str, error: object) -> None:
+        """Whoever takes its results wants no more."""
+        self._say(INFO, "sink_closed", f"sink {sink}: {error}", sink=sink)
+
     def sink_failed(self, sink: str, error: object) -> None:
         """It failed for good; all others go on."""
         self._say(ERROR, "sink_failed", f"sink {sink}: {error}", sink=sink)
+        self._announce(f"sink {sink}", "sink", "failed", str(error))
+
+    def sink_degraded(self, sink: str, error: object, meanwhile: str = "") -> None:
+        """The last thing that it did failed; it is tried again."""
+        message = "; ".join(filter(None, (f"sink {sink}: degraded: {error}", meanwhile)))
+        self._limited(WARNING, "sink_degraded", message, "degraded", sink=sink)
+        self._announce(f"sink {sink}", "sink", "degraded", str(error))
+
+    def sink_well(self, sink: str, for_s: float, lost: int) -> None:
+        """It works again; so many results were lost in between."""
+        message = f"sink {sink}: works again after {for_s:.1f} s; {f'{lost:,} results' if lost else 'nothing'} lost"
+        about: dict[str, Value] = {"for_s": round(for_s, 1), "lost": lost}
+        self._limited(INFO, "sink_well", message, "well", sink=sink, **about)
+        self._announce(f"sink {sink}", "sink", "ok", f"after {for_s:.1f} s; {lost:,} results lost")
+
+    def spool_full(self, sink: str, why: str, then: str) -> None:
+        """The spool has no room (the ledger counts what it drops)."""
+        message = f"sink {sink}: spool full: {why}: {then}"
+        self._limited(ERROR, "spool_full", message, "spool full", CHRONIC_S, sink=sink)
+        self._announce(f"sink {sink}", "spool", "full", f"{why}: {then}")
+
+    def spool_has_room(self, sink: str) -> None:
+        """The spool has had room for a while."""
+        self._limited(INFO, "spool_ok", f"sink {sink}: the spool has room again", "spool ok", CHRONIC_S, sink=sink)
+        self._announce(f"sink {sink}", "spool", "ok", "")
+
+    def spool_dropped(self, sink: str, outcome: str, results: int) -> None:
+        """Results left the spool by the operator's rule or order (the ledger counts them)."""
+        message = f"sink {sink}: spool: {results:,} results {outcome.replace('_', ' ')}"
+        self._limited(WARNING, "spool_dropped", message, outcome, CHRONIC_S, sink=sink, results=results)
+
+    def spool_damaged(self, sink: str, lost: int, aside: object) -> None:
+        """Something in the spool could not be read; the rest goes on."""
+        how_many = "nobody knows how many" if lost < 0 else f"{lost:,}"
+        what = f"the damaged file is kept as {aside}" if aside is not None else "they are dead letters"
+        message = f"sink {sink}: spool damaged: {how_many} results could not be read; {what}"
+        self._say(ERROR, "spool_damaged", message, sink=sink, lost=lost)
+        self._announce(f"sink {sink}", "spool", "damaged", f"{how_many} results could not be read")
+
+    def dead_letter(self, sink: str, results: int, answer: str) -> None:
+        """The other side will never take it; `penstock spool` shows it. Of a notice (no results) nobody is told: it may
+        be the one that told of the last."""
+        message = f"sink {sink}: dead letter: {redact(answer)[:200]}"
+        self._limited(ERROR, "dead_letter", message, "dead letter", sink=sink, results=results)
+        if results:
+            self._announce(f"sink {sink}", "sink", "dead_letter", answer)
 
     # Any component
 
@@ -238,11 +310,13 @@ class Events:
         """The new configuration is in force."""
         message = f"reload: now {config_hash}: {'; '.join(changes) or 'nothing changed'}"
         self._say(INFO, "reloaded", message, config_hash=config_hash, changes=len(changes))
+        self._announce("penstock", "reload", "ok", f"now {config_hash}: {'; '.join(changes) or 'nothing changed'}")
 
     def reload_failed(self, problems: Sequence[str]) -> None:
         """Everything stays as it was."""
         message = f"reload: nothing was changed: {'; '.join(problems)}"
         self._say(ERROR, "reload_failed", message, problems=len(problems))
+        self._announce("penstock", "reload", "failed", "; ".join(problems))
 
     def ordered(self, who: str, what: str, outcome: str) -> None:
         """Somebody gave an order over HTTP: who (the name of a token, or "local"), which, and what became of it."""
@@ -278,6 +352,11 @@ class Events:
             self._leftover(key, count)
 
     # How it is said
+
+    def _announce(self, component: str, kind: str, value: str, detail: str) -> None:
+        """Tell the sinks that want notices of the daemon."""
+        if self._listener is not None:
+            self._listener(component, kind, value, self.mask(detail))
 
     def _say(self, level: int, event: str, message: str, bug: BaseException | None = None, /, **fields: Value) -> None:
         self._log.log(level, "%s", message, exc_info=bug, extra={"fields": {"event": event, **fields}})

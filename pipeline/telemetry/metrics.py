@@ -14,7 +14,8 @@ from prometheus_client.registry import Collector
 from pipeline.contracts.result import Detections
 from pipeline.contracts.scene import ContentState
 from pipeline.telemetry.backend_families import backend_families
-from pipeline.telemetry.readings import Readings, SourceState
+from pipeline.telemetry.readings import Readings, SinkState, SourceState
+from pipeline.telemetry.scene_families import DWELL_BUCKETS_S, Dwell, scene_families
 
 STAGE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 AGE_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -74,6 +75,25 @@ class Metrics:
         self._detections = Counter(
             "penstock_detections", "Objects found.", ("source", "class"), registry=self._registry
         )
+        self._held_back = Counter(
+            "penstock_sink_held_back",
+            "Events and results that the sink's `limit` held back.",
+            ("sink", "source"),
+            registry=self._registry,
+        )
+        self._left_out = Counter(
+            "penstock_sink_left_out",
+            "Results without anything that the sink's `where` or `emit` asks for.",
+            ("sink", "source"),
+            registry=self._registry,
+        )
+        self._dwell_s = Histogram(
+            "penstock_zone_dwell_seconds",
+            "How long objects that left a zone had been inside.",
+            ("source", "zone", "class"),
+            buckets=DWELL_BUCKETS_S,
+            registry=self._registry,
+        )
 
         self._answers = Counter(
             "penstock_requests",
@@ -114,6 +134,9 @@ class Metrics:
             self._lent,
             self._reconnects,
             self._detections,
+            self._held_back,
+            self._left_out,
+            self._dwell_s,
         ):
             if label in metric._labelnames:
                 metric.remove_by_labels({label: value})
@@ -156,9 +179,21 @@ class Metrics:
         """The counter of one reason for reconnecting."""
         return self._reconnects.labels(source, code)
 
+    def held_back(self, sink: str, source: str) -> Counter:
+        """The counter of what the limit of a sink held back of a source."""
+        return self._held_back.labels(sink, source)
+
+    def left_out(self, sink: str, source: str) -> Counter:
+        """The counter of a source's results in which there was nothing for a sink."""
+        return self._left_out.labels(sink, source)
+
     def detections(self, source: str) -> "DetectionCounter":
         """What counts the objects found in one source, by class."""
         return DetectionCounter(self._detections, source)
+
+    def dwell(self, source: str) -> Dwell:
+        """What measures the stays in the zones of one source."""
+        return Dwell(self._dwell_s, source)
 
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
         """What a scrape gets: the body and its content type, as the `Accept` header wishes."""
@@ -202,6 +237,7 @@ class ReadingsCollector(Collector):
         yield from self._source_families()
         yield from self._picture_families()
         yield from self._stuck_families()
+        yield from scene_families(self._readings.read_scenes())
         yield from self._sink_families()
         yield from backend_families(self._readings.read_backends())
 
@@ -270,9 +306,34 @@ class ReadingsCollector(Collector):
             "penstock_sink_results", "Results that a sink accepted, and how they ended.", labels=["sink", "outcome"]
         )
         pending = GaugeMetricFamily("penstock_sink_pending", "Results waiting for the sink.", labels=["sink"])
+        state = GaugeMetricFamily("penstock_sink_state", "1 for the state that it is in.", labels=["sink", "state"])
+        nbytes = GaugeMetricFamily("penstock_sink_spool_bytes", "What waits in the sink's spool.", labels=["sink"])
+        capacity = GaugeMetricFamily("penstock_sink_spool_capacity_bytes", "How much may wait.", labels=["sink"])
+        oldest = GaugeMetricFamily(
+            "penstock_sink_spool_oldest_timestamp_seconds", "Since when the oldest result waits.", labels=["sink"]
+        )
+        letters = GaugeMetricFamily("penstock_sink_dead_letters", "Dead letters in the sink's spool.", labels=["sink"])
+        corrupt = CounterMetricFamily(
+            "penstock_spool_corrupt", "Results in the sink's spool that could not be read.", labels=["sink"]
+        )
+        mended = CounterMetricFamily(
+            "penstock_sink_mended", "Torn ends that a crash left in the sink's files, cut off.", labels=["sink"]
+        )
         for reading in self._readings.read_sinks():
+            mended.add_metric([reading.name], reading.mended)
             results.add_metric([reading.name, "accepted"], reading.accepted)
+            results.add_metric([reading.name, "restored"], reading.restored)
             for outcome, count in reading.outcomes.items():
                 results.add_metric([reading.name, outcome], count)
             pending.add_metric([reading.name], reading.pending)
-        yield from (results, pending)
+            for each in SinkState:
+                state.add_metric([reading.name, each.value], reading.state is each)
+            spool = reading.spool
+            if spool is not None:
+                nbytes.add_metric([reading.name], spool.nbytes)
+                capacity.add_metric([reading.name], spool.capacity_bytes)
+                if spool.oldest_at is not None:
+                    oldest.add_metric([reading.name], spool.oldest_at)
+                letters.add_metric([reading.name], spool.letters)
+                corrupt.add_metric([reading.name], spool.corrupt)
+        yield from (results, pending, state, nbytes, capacity, oldest, letters, corrupt, mended)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from pipeline.contracts.backend import BackendReading
 from pipeline.contracts.scene import ContentState
@@ -37,13 +37,45 @@ class SourceReading(NamedTuple):
     clock_offset_s: float | None = None
 
 
+class SinkState(StrEnum):
+    """What a sink is doing: the `state` label of `penstock_sink_state`."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DEGRADED = "degraded"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+class SpoolReading(NamedTuple):
+    """One spool at one moment.
+
+    Attributes:
+        nbytes: what waits takes of the capacity.
+        capacity_bytes: `max_bytes`.
+        oldest_at: Unix seconds; since when the oldest waits; None: nothing does.
+        letters: dead letters.
+        corrupt: how often something in it could not be read.
+    """
+
+    nbytes: int
+    capacity_bytes: int
+    oldest_at: float | None
+    letters: int
+    corrupt: int
+
+
 class SinkReading(NamedTuple):
-    """One sink at one moment: `accepted` = sum of `outcomes` + `pending`."""
+    """One sink at one moment: `accepted` + `restored` = sum of `outcomes` + `pending`."""
 
     name: str
     accepted: int
     outcomes: Mapping[str, int]
     pending: int
+    restored: int = 0
+    state: SinkState = SinkState.READY
+    spool: SpoolReading | None = None
+    mended: int = 0
 
 
 class ClientReading(Protocol):
@@ -81,6 +113,24 @@ class BackendState(NamedTuple):
     clients: ClientReading | None
 
 
+class SceneReading(NamedTuple):
+    """What the results of one source said so far, at one moment; classes that could be there have a 0.
+
+    Attributes:
+        source: in pipeline.toml.
+        tracks: how many objects are tracked; None: nothing tracks, or nobody knows.
+        zones: for each zone how many of each class are inside; empty while nobody knows.
+        lines: for each line and direction how many of each class have crossed.
+        resumed_after_s: for how long nothing was counted before this run went on with the counts of the one before.
+    """
+
+    source: str
+    tracks: int | None
+    zones: Mapping[str, Mapping[str, int]]
+    lines: Mapping[str, Mapping[Literal["in", "out"], Mapping[str, int]]]
+    resumed_after_s: float | None
+
+
 class Readings(Protocol):
     """Whoever can be read: the supervisor."""
 
@@ -98,4 +148,8 @@ class Readings(Protocol):
 
     def read_stuck(self) -> Mapping[tuple[str, str], float]:
         """By kind and name of a stage: for how many seconds it has had work and made no progress."""
+        ...
+
+    def read_scenes(self) -> Iterable[SceneReading]:
+        """All sources with tracking, zones or lines."""
         ...

@@ -34,6 +34,18 @@ def test_lanes_are_served_in_turn_however_fast_one_fills() -> None:
     assert [queue.get().items[0] for _ in range(3)] == [1, 100, 2]
 
 
+@pytest.mark.parametrize("policy", ["block", "drop_oldest", "drop_newest"])
+def test_what_is_forced_in_finds_room_behind_what_is_there_and_drives_nothing_out(policy: WhenFull) -> None:
+    queue, dropped = _queue()
+    lane = queue.lane(LaneLimits(max_items=1, when_full=policy))
+    assert lane.put(1)
+    assert lane.put(2, force=True)
+    assert queue.get(9).items == [1, 2]
+    lane.close()
+    assert not lane.put(3, force=True)
+    assert dropped == []
+
+
 def test_a_batch_is_filled_across_lanes() -> None:
     queue, _ = _queue()
     lanes = [queue.lane(LaneLimits()) for _ in range(3)]

@@ -5,9 +5,10 @@ import threading
 from pipeline.contracts.clock import SystemClock
 from pipeline.contracts.event import SourceEvent
 from pipeline.runtime.ledger import Page, ResultOutcome
+from pipeline.runtime.outlet import Delivery, Outlet
 from pipeline.runtime.port import Port
 from pipeline.runtime.queue import Drops, LaneLimits, LaneQueue
-from pipeline.runtime.route import Delivery, Outlet, Route
+from pipeline.runtime.route import Route
 from pipeline.telemetry.metrics import Metrics
 from pipeline.testing import frame, result
 
