@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.contracts.clock import Clock
+from pipeline.contracts.packets import PacketRing, PacketRings
 from pipeline.telemetry.events import Events
 from pipeline.telemetry.metrics import Metrics
 
@@ -73,6 +74,7 @@ class RunContext:
     loop: MainLoop
     events: Events
     continues: bool = False
+    rings: PacketRings = field(default_factory=PacketRings)
     calls: "set[concurrent.futures.Future[Any]]" = field(default_factory=set)
 
     def call(self, coroutine: Coroutine[Any, Any, T], timeout_s: float) -> T:
@@ -91,6 +93,10 @@ class RunContext:
         """End the calls that are under way, for who waits in them in vain."""
         for future in tuple(self.calls):
             future.cancel()
+
+    def packets(self, source: str) -> PacketRing:
+        """See `Context.packets`."""
+        return self.rings.of(source)
 
     def warn(self, message: str) -> None:
         """See `Context.warn`."""

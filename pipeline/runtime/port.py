@@ -16,11 +16,13 @@ class Port(Generic[T]):
     def __init__(self, lane: Lane[T]) -> None:
         self.lane = lane
 
-    def put(self, item: T, nbytes: int = 0, since: float | None = None, *, wait: bool = True) -> str | None:
+    def put(
+        self, item: T, nbytes: int = 0, since: float | None = None, *, wait: bool = True, force: bool = False
+    ) -> str | None:
         """Hand over an item: None; or the reason why it was refused: it ended there, and no other will be taken."""
         while True:
             lane = self.lane
-            if lane.put(item, nbytes, since, wait=wait):
+            if lane.put(item, nbytes, since, wait=wait, force=force):
                 return None
             if lane is self.lane:
                 return lane.closed_reason

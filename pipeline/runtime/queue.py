@@ -74,7 +74,9 @@ class Lane(Generic[T]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def put(self, item: T, nbytes: int = 0, since: float | None = None, *, wait: bool = True) -> bool:
+    def put(
+        self, item: T, nbytes: int = 0, since: float | None = None, *, wait: bool = True, force: bool = False
+    ) -> bool:
         """Hand over an item; may wait for room when the lane's policy is `block`.
 
         Args:
@@ -82,12 +84,13 @@ class Lane(Generic[T]):
             nbytes: bytes of memory that it holds.
             since: monotonic seconds from which its age counts; now, when left out.
             wait: False: where it would have to wait, it goes to `on_drop` instead.
+            force: it finds room in any case; for what is small, and few.
 
         Returns:
             False when the lane or the queue is closed: the item was not taken, and no other will be.
         """
         since = self.queue._clock.monotonic() if since is None else since
-        return self.queue._put(self, _Entry(item, nbytes, since), wait=wait)
+        return self.queue._put(self, _Entry(item, nbytes, since), wait=wait, force=force)
 
     def wait_for_room(self) -> bool:
         """Wait until an item as large as the last one would fit, where the policy is `block`.
@@ -233,9 +236,9 @@ class LaneQueue(Generic[T]):
 
     # What follows runs with the lock held, or takes it first.
 
-    def _put(self, lane: Lane[T], entry: _Entry[T], *, wait: bool) -> bool:
+    def _put(self, lane: Lane[T], entry: _Entry[T], *, wait: bool, force: bool) -> bool:
         with self._lock:
-            while self._is_open(lane) and self._is_full(lane, entry.nbytes):
+            while not force and self._is_open(lane) and self._is_full(lane, entry.nbytes):
                 if lane.limits.when_full == "drop_newest" or (lane.limits.when_full == "block" and not wait):
                     self._on_enter(entry.item)
                     self._on_drop(entry.item, self._drops.full)

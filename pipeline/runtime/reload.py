@@ -7,6 +7,7 @@ same file cannot be open at once: they are exchanged between the two, one after 
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Literal, Protocol
 
 from pipeline.config.diff import Plan, diff, is_rebuilt
@@ -15,6 +16,7 @@ from pipeline.contracts.errors import ConfigError, PenstockError
 from pipeline.contracts.sink import SinkConfig
 from pipeline.contracts.source import Idle, LiveSourceConfig, Source
 from pipeline.runtime.backend_runner import BackendRunner
+from pipeline.runtime.sending import spool_path
 from pipeline.runtime.sink_runner import SinkRunner
 from pipeline.runtime.source_runner import HANDOVER_S, SourceRunner
 from pipeline.runtime.topology import Runner, Topology, all_ended, not_needed
@@ -99,7 +101,9 @@ class Reload:
         tried = []
         for name in self.plan.names("source", "added"):
             self._added[name] = self._topology.build_source(self._new, name)
-        for name in [*self.plan.names("source", "changed"), *self._left_by_their_backend()]:
+        changed = self.plan.names("source", "changed")
+        rebuilt = [n for n in changed if is_rebuilt(self._old.sources[n], self._new.sources[n], "source")]
+        for name in [*rebuilt, *self._left_by_their_backend()]:
             runner = self._sources[name] = self._topology.make_source(self._new, name)
             if self._topology.sources[name].state is SourceState.RUNNING and self._can_be_tried(runner):
                 runner.start()
@@ -159,7 +163,9 @@ class Reload:
         if old is None:
             return False
         names = {*self._old.sources, *self._new.sources}
-        return bool(_files(old, names) & _files(self._new.sinks[name], names))
+        spools = [spool_path(Path(), name, config) for config in (old, self._new.sinks[name])]
+        shares_a_spool = spools[0] is not None and spools[0] == spools[1]
+        return shares_a_spool or bool(_files(old, names) & _files(self._new.sinks[name], names))
 
     async def _exchange_sinks_on_one_file(self) -> None:
         names = [name for name in self._rebuilt_sinks() if self._shares_a_file(name)]
@@ -212,6 +218,7 @@ class Reload:
         topology.sources |= self._sources
         for name in plan.names("source", "removed"):
             del topology.sources[name]
+        topology.arrange_scenes(new)
         old_sinks += [topology.remove_sink(name) for name in plan.names("sink", "removed")]
         for name in plan.names("backend", "removed"):
             del topology.backends[name]

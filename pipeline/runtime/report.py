@@ -15,6 +15,7 @@ from pipeline.telemetry.readings import SourceState
 MAX_SHOWN = 5
 """Names of files of one sink."""
 
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """How a run ended.

@@ -1,26 +1,18 @@
 """`Route`: all that belongs to one source on its way to the sinks, whichever backend and sinks these are just now."""
 
-from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from pipeline.contracts.component import Name
-from pipeline.contracts.event import DaemonEvent, ObjectEvent, SourceEvent
+from pipeline.contracts.event import SourceEvent
 from pipeline.contracts.frame import Frame, NoPicture
-from pipeline.contracts.result import Detections, Result
-from pipeline.runtime.ledger import Page, ResultOutcome
-from pipeline.runtime.port import Port
+from pipeline.contracts.result import Detections, Result, Shared
+from pipeline.runtime.ledger import Page
 from pipeline.runtime.tapping import ResultBuffer
 from pipeline.telemetry.metrics import Metrics
 
-
-class Released(NamedTuple):
-    """The last item of a source in a sink's queue: nothing of it will come any more."""
-
-    source: str
-
-
-Delivery = Result | ObjectEvent | SourceEvent | DaemonEvent | Released
-"""What goes into a sink's queue; only results and what objects do are in the ledger."""
+if TYPE_CHECKING:
+    from pipeline.runtime.outlet import Outlet
 
 
 class Analyser(Protocol):
@@ -28,14 +20,6 @@ class Analyser(Protocol):
 
     def look(self, result: Result) -> Result:
         """The result with its scene, and with the numbers of the objects."""
-        ...
-
-
-class Selector(Protocol):
-    """What one sink wants of one source; called by one thread at a time, in the order of the results."""
-
-    def pick(self, result: Result) -> Iterable[Result | ObjectEvent]:
-        """What to hand to the sink."""
         ...
 
 
@@ -75,34 +59,6 @@ class Waiting(NamedTuple):
         self.route.settle(outcome)
 
 
-class Outlet:
-    """One source's way into one sink; survives the exchange of the sink. `offer` belongs to the backend's deliverer."""
-
-    def __init__(
-        self, source: Name, port: Port[Delivery], page: Page, *, wants_pictures: bool, wants_notices: bool
-    ) -> None:
-        self.port = port
-        self._source = source
-        self.wants_pictures = wants_pictures
-        self.wants_notices = wants_notices
-        self.selector: Selector | None = None
-        """None: every result as it is."""
-        self._page = page
-        self._closed = False
-
-    def offer(self, result: Result) -> None:
-        """Hand over what the sink wants of one result; waits only where the policy is `block` and the sink alive."""
-        for item in (result,) if self.selector is None else self.selector.pick(result):
-            nbytes = item.frame.picture.nbytes + (item.prediction.nbytes if isinstance(item, Result) else 0)
-            if self.port.put(item, nbytes) is not None and not self._closed:
-                self._page.enter_settled(ResultOutcome.FAILED)
-
-    def close(self) -> None:
-        """The sink shall have no more of this source: what it refuses from now on is not lost, but not for it."""
-        self._closed = True
-        self.port.close(Released(self._source))
-
-
 class Route:
     """Made by the topology, one for each source, as long as the source is configured.
 
@@ -115,6 +71,7 @@ class Route:
         self.outlets: dict[str, Outlet] = {}
         self.analyser: Analyser | None = None
         self._taps: tuple[ResultBuffer, ...] = ()
+        self._heard = False
         self.delivered_age_s = metrics.age(source, "delivered")
         self._queue_s = metrics.stage("queue", source=source)
         self._age_s = metrics.age(source, "inferred")
@@ -149,8 +106,11 @@ class Route:
 
     def deliver(self, result: Result) -> None:
         """Offer the result to every sink: with its pixels to those that want them, without to the others."""
+        self._heard = True
         if self.analyser is not None:
             result = self.analyser.look(result)
+        if sum(outlet.wants_pictures for outlet in self.outlets.values()) > 1:  # what one of them draws the others show
+            result = replace(result, shared=Shared())
         released: Result | None = result if isinstance(result.frame.picture, NoPicture) else None
         for outlet in self.outlets.values():
             if not outlet.wants_pictures:
@@ -161,6 +121,13 @@ class Route:
         for tap in self._taps:
             if not tap.closed:
                 tap.put(result if tap.pictures else released or result.released())
+
+    def pause(self) -> None:
+        """Nothing is under way, and nothing comes for a while: what was going on has ended; main thread."""
+        if self._heard:
+            self._heard = False
+            for outlet in self.outlets.values():
+                outlet.pause()
 
     def tell(self, event: SourceEvent) -> None:
         """Offer the event to every sink that wants to know; a source does not wait for a sink: none that is full."""

@@ -21,6 +21,9 @@ from pipeline.telemetry.readings import SourceReading, SourceState
 HANDOVER_S = 10.0
 """What is exchanged has so long to end before the new one begins without waiting for it."""
 
+AWAY_S = 2.0
+"""After so long without a frame what went on in front of a camera that is down has ended."""
+
 GOOD_SPELL_S = 60.0
 """After so long without a failure, the next one backs off from the beginning."""
 
@@ -137,6 +140,12 @@ class SourceRunner:
     def check_silence(self) -> None:
         """Take a live source for lost that has not given a frame for too long and has not noticed; main thread."""
         self._condition.check_silence()
+
+    def tell_if_away(self) -> None:
+        """Let the sinks know that nothing comes for a while, once all that came was delivered; main thread."""
+        down = self.state in (SourceState.RECONNECTING, SourceState.PAUSED) and (self.silent_s or 0.0) > AWAY_S
+        if (down or self.ended) and self._page.read().open == 0:
+            self._route.pause()
 
     @property
     def threads(self) -> list[threading.Thread]:

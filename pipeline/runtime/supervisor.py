@@ -13,6 +13,7 @@ from pipeline.runtime import memory
 from pipeline.runtime.clients import Clients
 from pipeline.runtime.context import MainLoop, Surroundings
 from pipeline.runtime.ending import Ending
+from pipeline.runtime.notices import Notices
 from pipeline.runtime.reload import Reload, ReloadError
 from pipeline.runtime.report import Report, report_of
 from pipeline.runtime.tapping import ResultBuffer
@@ -20,10 +21,13 @@ from pipeline.runtime.topology import Runner, Topology
 from pipeline.runtime.watch import Watch
 from pipeline.telemetry.events import Events
 from pipeline.telemetry.metrics import Metrics
-from pipeline.telemetry.readings import BackendState, SinkReading, SourceReading
+from pipeline.telemetry.readings import BackendState, SceneReading, SinkReading, SourceReading, SourceState
 
 GIVE_BACK_EVERY_S = 60.0
 """How often memory that decoders, sources and sinks left behind is returned to the system."""
+
+KEEP_SCENES_S = 1.0
+"""How often is looked for counts of lines that should be kept."""
 
 TICK_S = 0.5
 """How often is looked for what is stuck, silent or over."""
@@ -41,6 +45,7 @@ class Supervisor:
         self.changing = asyncio.Lock()
         """Held by who changes the pipeline, its end included."""
         self._stop_asked = False
+        self._why = "all sources have ended"
         self._draining = False
         self._over = False
         self.started = asyncio.Event()
@@ -51,6 +56,8 @@ class Supervisor:
         self._ending = Ending(self.topology, self._changed, events, clock)
         self.clients = Clients(self.topology, self._loop, surroundings, self)
         """What clients of the server may ask of the models."""
+        self._notices = Notices(lambda: tuple(self.topology.sinks.values()), clock)
+        events.listen(self._notices.tell)
         metrics.set_config_hash(settings.config_hash)
         metrics.read_from(self)
 
@@ -76,6 +83,11 @@ class Supervisor:
             )
             for name, runner in self.topology.backends.items()
         ]
+
+    def read_scenes(self) -> Iterable[SceneReading]:
+        """Tracks, zones and lines of all sources that have any; who is there is not known of those that are down."""
+        sources, shown = self.topology.sources, (SourceState.STARTING, SourceState.RUNNING, SourceState.ENDED)
+        return self.topology.scenes.read(frozenset(n for n, source in sources.items() if source.state not in shown))
 
     def tap(self, source: str, *, size: int, pictures: bool) -> ResultBuffer | None:
         """See `Taps`."""
@@ -104,6 +116,7 @@ class Supervisor:
             self._ending.abandon(why)
             return
         self._stop_asked = True
+        self._why = why
         self._ending.limit()
         self._events.stopping(why)
         for source in self.topology.sources.values():
@@ -118,7 +131,7 @@ class Supervisor:
         """
         self._loop.attach()
         started = False
-        ticking = asyncio.create_task(self._tick())
+        ticking, keeping = asyncio.create_task(self._tick()), asyncio.create_task(self._keep_scenes())
         try:
             if started := await self._start():
                 self.started.set()
@@ -129,8 +142,14 @@ class Supervisor:
         finally:
             async with self.changing:  # a reload that is under way gives up, or is finished
                 self._draining = True
+                if started:
+                    self._notices.tell("penstock", "stop", "draining", self._why)
                 await self._ending.come()
             ticking.cancel()
+            keeping.cancel()
+            ended = [name for name, each in self.topology.sources.items() if each.state is SourceState.ENDED]
+            if self.topology.scenes:
+                await asyncio.to_thread(self.topology.scenes.save, at_once=True, complete=ended)
         self._over = True
         if not started:
             self._raise_config_errors()
@@ -159,6 +178,7 @@ class Supervisor:
         if self._is_hopeless():
             return False
         memory.give_back()
+        self._notices.tell("penstock", "start", "ok", f"configuration {self.settings.config_hash}")
         for source in sources:
             source.start(self.topology.new_port(self.settings, source.name))
         return True
@@ -169,7 +189,7 @@ class Supervisor:
 
     def _is_pointless(self) -> bool:
         """Not worth going on: nobody is left to take the results."""
-        return all(sink.error is not None for sink in self.topology.sinks.values())
+        return not any(sink.takes_more for sink in self.topology.sinks.values())
 
     def _is_done(self) -> bool:
         return self._stop_asked or (not self._serves() and (self._is_pointless() or self._ending.sources_over))
@@ -190,9 +210,17 @@ class Supervisor:
             topology = self.topology
             for source in topology.sources.values():
                 source.check_silence()
+                source.tell_if_away()
             self.watch.look(topology.stages(), self._clock.monotonic())
             topology.sweep()
             await asyncio.sleep(TICK_S)
+
+    async def _keep_scenes(self) -> None:
+        """Let what lines have counted survive a kill; a disk that hangs holds up nothing else."""
+        while True:
+            if self.topology.scenes:
+                await asyncio.to_thread(self.topology.scenes.save)
+            await asyncio.sleep(KEEP_SCENES_S)
 
     async def until_warm(self) -> bool:
         """Wait until all backends are warm and all sinks open; False when it is stopped before."""

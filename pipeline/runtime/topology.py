@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from pipeline.config.settings import Settings
 from pipeline.contracts.clock import Clock
 from pipeline.contracts.component import QueueConfig
-from pipeline.contracts.source import Source
+from pipeline.contracts.packets import PacketRings
+from pipeline.contracts.sender import SenderConfig
+from pipeline.contracts.source import Idle, Source
 from pipeline.runtime.backend_runner import BackendRunner
 from pipeline.runtime.context import MainLoop, RunContext, Surroundings
 from pipeline.runtime.handling import Handling
@@ -14,9 +17,15 @@ from pipeline.runtime.ledger import Ledger
 from pipeline.runtime.port import Port
 from pipeline.runtime.queue import LaneLimits
 from pipeline.runtime.route import Route, Waiting
+from pipeline.runtime.scenes import Scenes
+from pipeline.runtime.selecting import SinkSelecting
+from pipeline.runtime.sending import Sending
 from pipeline.runtime.sink_runner import SinkRunner
 from pipeline.runtime.source_runner import SourceRunner
 from pipeline.runtime.watch import Stage
+
+if TYPE_CHECKING:
+    from pipeline.contracts.sink import Sink
 
 MIB = 1 << 20
 FILE_LANE = QueueConfig(max_frames=4, max_bytes=32 * MIB, when_full="block")
@@ -43,11 +52,14 @@ class Topology:
         self.sinks: dict[str, SinkRunner] = {}
         self.leaving: list[Runner] = []
         """Runners that were told to end and have not."""
+        self.scenes = Scenes(settings.data_dir, surroundings)
+        self._rings = PacketRings()
         self._loop = loop
         self._surroundings = surroundings
         for name in settings.sources:
             self.add_route(name)
             self.sources[name] = self.make_source(settings, name)
+        self.arrange_scenes(settings)
         for name in settings.sinks:
             self.sinks[name] = self.make_sink(settings, name)
         for name in settings.backends:
@@ -93,6 +105,15 @@ class Topology:
             surroundings=self._surroundings,
         )
 
+    def arrange_scenes(self, settings: Settings) -> None:
+        """Let each source have what tracks and counts in its pictures."""
+
+        def goes_on(name: str) -> bool:
+            source = self.sources[name].source
+            return source.live or (isinstance(source, Idle) and source.may_idle)
+
+        self.scenes.arrange(settings, self.routes, goes_on)
+
     def make_backend(self, settings: Settings, name: str, *, trial: bool = False) -> BackendRunner:
         """A backend without any lane."""
         config, context = settings.backends[name], self._context("backend", name, settings)
@@ -118,14 +139,28 @@ class Topology:
 
     def make_sink(self, settings: Settings, name: str, *, trial: bool = False, continues: bool = False) -> SinkRunner:
         """A sink that is connected to no route; `continues`: in place of one that wrote the same files."""
-        config = settings.sinks[name]
+        config, page = settings.sinks[name], self.ledger.sink(name)
+        context = self._context("sink", name, settings, continues=continues)
+        sink: Sink
+        if isinstance(config, SenderConfig):
+            sink = Sending(
+                config.build(context),
+                config,
+                context,
+                page=page,
+                surroundings=self._surroundings,
+                interrupt=context.interrupt,
+            )
+        else:
+            sink = config.build(context)
         return SinkRunner(
             name,
-            config.build(self._context("sink", name, settings, continues=continues)),
-            page=self.ledger.sink(name),
+            sink,
+            page=page,
             surroundings=self._surroundings,
             trial=trial,
             notices=config.notices,
+            selecting=SinkSelecting(name, config, self._surroundings),
         )
 
     def connect_sink(self, settings: Settings, name: str) -> None:
@@ -170,6 +205,8 @@ class Topology:
             for sink in self.sinks.values():
                 sink.disconnect(route)
             self.ledger.remove_source(source)
+            self.scenes.forget(source)
+            self._rings.forget(source)
 
     def let_go(self, runner: Runner) -> None:
         """Remember a runner that was told to end until it has; then its name, if there is no other, is forgotten."""
@@ -203,7 +240,8 @@ class Topology:
 
     def _context(self, kind: str, name: str, settings: Settings, *, continues: bool = False) -> RunContext:
         events = self._surroundings.events
-        return RunContext(kind, name, self.clock, settings.data_dir, self._loop, events, continues)
+        rings = self._rings
+        return RunContext(kind, name, self.clock, settings.data_dir, self._loop, events, continues, rings)
 
     def _source_limits(self, settings: Settings, name: str) -> LaneLimits:
         config, source = settings.sources[name], self.sources[name].source
@@ -212,8 +250,13 @@ class Topology:
         return limits._replace(priority=config.priority)
 
     def _sink_limits(self, settings: Settings, name: str, source: str) -> LaneLimits:
-        usual = PICTURE_QUEUE if self.sinks[name].sink.wants_pictures else RESULT_QUEUE
-        return _limits(settings.sinks[name].queue, usual, self.sources[source].source)
+        # Events are few, and come several at a time.
+        few = self.sinks[name].sink.wants_pictures and settings.sinks[name].emit != "events"
+        usual = PICTURE_QUEUE if few else RESULT_QUEUE
+        config = settings.sinks[name]
+        if isinstance(config, SenderConfig) and config.buffer.when_full == "block":
+            usual = usual.model_copy(update={"when_full": "block"})
+        return _limits(config.queue, usual, self.sources[source].source)
 
 
 def not_needed(backends: Sequence[BackendRunner]) -> list[BackendRunner]:

@@ -67,6 +67,23 @@ SCHEMAS: dict[str, Schema] = {
         in_flight=_COUNT,
         queued=_COUNT,
         queue_capacity=_COUNT,
+        scene={
+            "type": ["object", "null"],
+            "properties": {
+                "tracks": {"type": ["integer", "null"], "description": "objects that are tracked just now"},
+                "zones": {"type": "object", "additionalProperties": _COUNTS},
+                "lines": {
+                    "type": "object",
+                    "additionalProperties": {"type": "object", "additionalProperties": _COUNTS},
+                },
+                "resumed_after_s": {
+                    "type": ["number", "null"],
+                    "description": "for so long nothing was counted before this run went on with older counts",
+                },
+            },
+            "additionalProperties": False,
+            "description": "who is inside of its zones, by class, and who crossed its lines; null where nobody asks",
+        },
         details={
             "type": "object",
             "additionalProperties": {"type": ["string", "number"]},
@@ -75,7 +92,30 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "Sources": _object(config_hash=_HASH, sources=_list("Source")),
     "Backend": _object(name=_TEXT, model=_TEXT, ready=_TRUTH, error=_TEXT_OR_NULL, on_fallback=_TRUTH),
-    "Sink": _object(name=_TEXT, open=_TRUTH, error=_TEXT_OR_NULL, accepted=_COUNT, outcomes=_COUNTS, pending=_COUNT),
+    "Sink": _object(
+        name=_TEXT,
+        open=_TRUTH,
+        state={"type": "string", "description": "starting, ready, degraded, failed or stopped"},
+        error=_TEXT_OR_NULL,
+        trouble={"type": ["string", "null"], "description": "why it is degraded"},
+        accepted=_COUNT,
+        restored={**_COUNT, "description": "waited already when this run began"},
+        outcomes=_COUNTS,
+        pending=_COUNT,
+        spool={
+            "type": ["object", "null"],
+            "properties": {
+                "bytes": _COUNT,
+                "capacity_bytes": _COUNT,
+                "oldest_at": {"type": ["number", "null"], "description": "Unix seconds: since when the oldest waits"},
+                "oldest_age_s": _NUMBER_OR_NULL,
+                "dead_letters": _COUNT,
+                "corrupt": {**_COUNT, "description": "what could not be read"},
+            },
+            "additionalProperties": False,
+            "description": "what waits to be sent; null for a sink that sends nothing",
+        },
+    ),
     "Status": _object(
         version=_TEXT,
         config_hash=_HASH,

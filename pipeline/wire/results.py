@@ -14,14 +14,34 @@ One result is one object on one line of strict JSON (ASCII, no NaN). Its keys ar
 | `backend`, `model`, `config_hash` | who answered, under which configuration |
 | `latency_s`, `time` | seconds from the decoder to the answer, and of those for inference |
 | `image` | `{"width", "height"}` of the original, upright frame in pixels |
+| `zones` | how many of each class are in each zone: `{"door": {"person": 2}}`; left out where the source has none |
+| `lines` | how many of each class have crossed each line so far: `{"entry": {"in": {"person": 3}, "out": {}}}` |
 | `predictions` | as in a Roboflow response of the same task; empty where the task has no objects |
 
 Objects: `x`, `y` (centre), `width`, `height` in pixels of the original frame, `confidence`, `class`, `class_id`,
-`detection_id`, and where they exist `tracker_id`, `keypoints` (`class` is the point's name, or its number where it
-has none) and `rle` (COCO's run lengths, with `mask_format = "rle"`). An object whose box or score is not a finite
-number cannot be written: it is left out and counted in `invalid_predictions`.
+`detection_id`, and where they exist `tracker_id` (-1: of no track, or not yet; readers such as supervision take all ids
+of a result or none), `keypoints` (`class` is the point's name, or its number where it has none) and `rle` (COCO's run
+lengths, with `mask_format = "rle"`). An object whose box or score is not a finite number cannot be written: it is left
+out and counted in `invalid_predictions`.
 
-Where a sink writes events as well, such a line is told by its schema, `"penstock.event/1"`: see `event_line`.
+Where a sink writes events as well, such a line is told by its schema, `"penstock.event/1"`. `event` says what it is
+about, and which keys follow:
+
+| `event` | what | keys |
+|---|---|---|
+| `state`, `content` | a source's state, or what its pictures show | `source`, `value`, `code`, `detail`, `at` |
+| `object` | a tracked object is there | those below |
+| `zone` | a tracked object is inside of a zone | and `zone` |
+| `crossing` | a tracked object crossed a line | and `line`, `direction`, `count`: of its class, this way, so far |
+| `presence` | a class of objects is there, where nothing tracks | and `count`: how many, in this frame |
+| others | the daemon: `fallback`, `reload`, `spool`, `sink`, `start`, `stop` | `component`, `value`, `detail`, `at` |
+
+What objects do has `event_id` and `phase`: "new", any number of "update", and "end" have one `event_id`; a crossing is
+"once". `began_at` and `at` are times of frames, `duration_s` lies between them; `frame_id`, `pts_s`, `confidence` and
+the box (`x`, `y`, `width`, `height` as above) are those of the frame at `at`: for an "end" the last one in which the
+object was seen. `best` is the frame in which confidence times area was greatest, by the `result_id` of its line.
+`zones` are all zones that the object is in. `id` is of this message alone. A process that is killed tells no ends: its
+next run has other `event_id`s, and its `start` (of the daemon) says that nothing told before goes on.
 
 Format: Roboflow inference, `ObjectDetectionInferenceResponse` and its sisters.
 """
@@ -30,6 +50,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+from pipeline.contracts.analysis import Scene
 from pipeline.contracts.event import Best, DaemonEvent, Event, ObjectEvent, SourceEvent
 from pipeline.contracts.result import Result
 from pipeline.wire.roboflow import encode_prediction
@@ -72,9 +93,24 @@ def to_dict(result: Result) -> dict[str, Any]:
         "time": _seconds(result.inference_s),
         "image": {"width": width, "height": height},
     }
+    if result.scene is not None:
+        envelope |= _scene(result.scene)
     return envelope | encode_prediction(
         result.prediction, detection_ids=result.id + ".", masks="rle", most_classes=TOP_CLASSES
     )
+
+
+def _scene(scene: Scene) -> dict[str, Any]:
+    """What is counted in the zones and at the lines of a source that has any."""
+    about: dict[str, Any] = {}
+    if scene.occupancy:
+        about["zones"] = {zone: dict(counts) for zone, counts in scene.occupancy.items()}
+    if scene.crossed:
+        about["lines"] = {
+            line: {direction: dict(counts) for direction, counts in directions.items()}
+            for line, directions in scene.crossed.items()
+        }
+    return about
 
 
 def event_line(event: Event) -> str:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pipeline.contracts.event import SourceEvent
+from pipeline.contracts.analysis import Scene
+from pipeline.contracts.event import Best, DaemonEvent, ObjectEvent, SourceEvent
 from pipeline.contracts.frame import NoPicture, Size
 from pipeline.contracts.result import Classification, Detections, Embedding, Prediction, Result, SemanticMask, Text
 from pipeline.testing import detections, frame, result
@@ -55,6 +56,68 @@ def test_an_event_is_exactly_the_documented_format() -> None:
         '{"schema":"penstock.event/1","id":"abababababababababababababababab","event":"state","source":"gate",'
         '"value":"reconnecting","code":"TIMEOUT","detail":"no answer","at":"2023-11-14T22:13:20.280Z"}'
     )
+
+
+def _object_event(**changes: object) -> ObjectEvent:
+    best = Best("cd" * 16, 5, 0.2, 1_700_000_000.2, 0.95, (6.0, 8.0, 24.5, 24.0))
+    event = ObjectEvent(
+        id="ab" * 16,
+        event_id="ef" * 16,
+        phase="update",
+        kind="zone",
+        source="gate",
+        class_name="person",
+        tracker_id=3,
+        began_at=1_700_000_000.0,
+        at=1_700_000_000.28,
+        frame=replace(frame(7), captured_at=1_700_000_000.28),
+        confidence=0.9,
+        xyxy=(6.0, 8.0, 24.5, 24.0),
+        best=best,
+        zone="door",
+        zones=("door", "yard"),
+    )
+    return replace(event, **changes)  # type: ignore[arg-type]
+
+
+def test_an_event_of_an_object_is_exactly_the_documented_format() -> None:
+    assert event_line(_object_event()) == (
+        '{"schema":"penstock.event/1","id":"abababababababababababababababab","event":"zone",'
+        '"event_id":"efefefefefefefefefefefefefefefef","phase":"update","source":"gate","class":"person","tracker_id":3,'
+        '"began_at":"2023-11-14T22:13:20.000Z","at":"2023-11-14T22:13:20.280Z","duration_s":0.28,"frame_id":7,'
+        '"pts_s":0.28,"image":{"width":64,"height":48},"confidence":0.9,"x":15.25,"y":16.0,"width":18.5,"height":16.0,'
+        '"best":{"result_id":"cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd","frame_id":5,"pts_s":0.2,'
+        '"captured_at":"2023-11-14T22:13:20.200Z","confidence":0.95,"x":15.25,"y":16.0,"width":18.5,"height":16.0},'
+        '"zones":["door","yard"],"zone":"door"}'
+    )
+
+
+def test_an_event_has_only_the_keys_that_are_about_it() -> None:
+    crossing = json.loads(event_line(_object_event(kind="crossing", zone=None, line="kerb", direction="in", count=4)))
+    assert [crossing[key] for key in ("event", "line", "direction", "count")] == ["crossing", "kerb", "in", 4]
+    assert "zone" not in crossing
+    presence = json.loads(event_line(_object_event(kind="presence", zone=None, tracker_id=None, count=2)))
+    assert (presence["count"], presence["tracker_id"]) == (2, None)
+    assert not {"zone", "line", "direction"} & set(presence)
+
+
+def test_an_event_of_the_daemon_is_exactly_the_documented_format() -> None:
+    event = DaemonEvent("ab" * 16, "sink far", "spool", "full", "256 MiB", 1_700_000_000.28)
+    assert event_line(event) == (
+        '{"schema":"penstock.event/1","id":"abababababababababababababababab","event":"spool","component":"sink far",'
+        '"value":"full","detail":"256 MiB","at":"2023-11-14T22:13:20.280Z"}'
+    )
+
+
+def test_zones_and_lines_are_told_where_the_source_has_some_and_a_line_is_read_all_the_same(sv: ModuleType) -> None:
+    plain = result(frame(), replace(detections((6, 8, 24, 24), (1, 1, 5, 5)), tracker_id=np.array([3, -1], np.int32)))
+    scene = Scene(occupancy={"door": {"person": 2}, "yard": {}}, crossed={"kerb": {"in": {"person": 3}, "out": {}}})
+    read = json.loads(to_line(replace(plain, scene=scene)))
+    assert read["zones"] == {"door": {"person": 2}, "yard": {}}
+    assert read["lines"] == {"kerb": {"in": {"person": 3}, "out": {}}}
+    assert list(read)[-3:] == ["zones", "lines", "predictions"]
+    assert sv.Detections.from_inference(read).tracker_id.tolist() == [3, -1]
+    assert to_line(replace(plain, scene=Scene())) == to_line(plain)
 
 
 def test_supervision_reads_a_line_as_it_is(sv: ModuleType) -> None:
