@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from pipeline.contracts.backend import ModelInfo
 from pipeline.contracts.frame import Frame, Size
 from pipeline.contracts.result import Prediction
+from pipeline.wire.http import Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +25,6 @@ class Sent:
     data: bytes
     media_type: str
     size: Size
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One part of a multipart body."""
-
-    name: str
-    data: bytes
-    filename: str | None = None
-    media_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

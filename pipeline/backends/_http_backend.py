@@ -15,13 +15,14 @@ from pipeline.backends._http_circuit import CircuitBreaker, Ticket, Verdict, ver
 from pipeline.backends._http_client import HttpClient
 from pipeline.backends._http_config import HttpBackendConfig
 from pipeline.backends._http_pictures import encode, scaled_back
-from pipeline.backends._http_retry import shorten
 from pipeline.backends._http_window import Window
 from pipeline.contracts.backend import BackendReading, ModelInfo
 from pipeline.contracts.component import Context
 from pipeline.contracts.errors import BackendErrorCode, FatalError, PenstockError, TransientError, UnavailableError
 from pipeline.contracts.frame import Frame
 from pipeline.contracts.result import Prediction, Timings
+from pipeline.contracts.tls import unverified
+from pipeline.wire.http import shorten
 
 T = TypeVar("T")
 
@@ -90,7 +91,7 @@ class HttpBackend:
         tls = config.tls()
         if tls is not None and not config.verify_tls and not self._warned:
             self._warned = True
-            self._ctx.warn(f"verify_tls = false: whoever answers for {config.where} is believed")
+            self._ctx.warn(unverified(config.where))
         self._budget.load()
         call = Call(self._client, self._counts, timeout_s=config.timeout_s, each=True)
 

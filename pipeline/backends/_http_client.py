@@ -8,14 +8,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pipeline.backends._http import Request, Response
-from pipeline.backends._http_body import ENCODINGS, AnswerBody, TooLargeError, authorization, body_of, target
+from pipeline.backends._http_body import body_of, target
 from pipeline.backends._http_budget import Budget
 from pipeline.backends._http_call import Call, Counts
 from pipeline.backends._http_config import HttpBackendConfig
-from pipeline.backends._http_retry import FailedAttemptError, failed, judge, shorten, wait_s
+from pipeline.backends._http_retry import FailedAttemptError, failed, judge, wait_s
 from pipeline.backends._http_window import Outcome, Window
 from pipeline.contracts.clock import Clock
 from pipeline.contracts.errors import BackendErrorCode, UnavailableError
+from pipeline.contracts.tls import tls_fault
+from pipeline.wire.http import ENCODINGS, AnswerBody, TooLargeError, authorization, shorten
 
 if TYPE_CHECKING:
     import aiohttp
@@ -202,7 +204,7 @@ class HttpClient:
             message = f"no answer from {where} within {left_s:.3g} s"
             raise failed(message, BackendErrorCode.TIMEOUT) from None
         except (aiohttp.ClientSSLError, ssl.SSLError) as error:
-            raise failed(f"no TLS with {where}: {_tls_fault(error)}", BackendErrorCode.TLS) from None
+            raise failed(f"no TLS with {where}: {tls_fault(error)}", BackendErrorCode.TLS) from None
         except aiohttp.ClientConnectorError as error:
             message = f"no connection to {where}: {error.os_error.strerror or type(error.os_error).__name__}"
             raise failed(message, BackendErrorCode.CONNECTION, again=True, reached=False) from None
@@ -274,10 +276,3 @@ async def _beginning(answer: "aiohttp.ClientResponse") -> bytes:
 
 def _stale(where: str) -> FailedAttemptError:
     return failed(f"too late to ask {where}", BackendErrorCode.STALE)
-
-
-def _tls_fault(error: Exception) -> str:
-    cause: BaseException | None = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return cause.verify_message
-    return getattr(cause, "reason", None) or type(cause).__name__

@@ -1,20 +1,14 @@
-"""What a failed attempt means and what is done about it: codes, the server's own words, waits. Pure."""
+"""What a failed attempt means and what is done about it: codes and waits. Pure."""
 
-import json
 import random
 import re
 from collections.abc import Mapping
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 
 from pipeline.backends._http_config import RetryConfig
 from pipeline.contracts.errors import BackendErrorCode, TransientError, UnavailableError
-from pipeline.contracts.secret import redact
-from pipeline.wire.document import loads
+from pipeline.wire.http import retry_after, seconds_in, words_of
 
-MAX_WORDS = 200
 _LOADING = re.compile(r"\bloading\b", re.IGNORECASE)
-_LONGEST_WISH_S = 86_400.0
 _RETRIED_STATUS = frozenset({408, 429, 502, 503, 504})
 # Whoever answers so has not begun: safe to repeat whatever it was.
 _NOT_BEGUN_STATUS = frozenset({429})
@@ -83,8 +77,8 @@ def judge(where: str, status: int, headers: Mapping[str, str], body: bytes, wall
         body: of the answer, or its beginning.
         wall_s: Unix seconds, for a Retry-After that is a date.
     """
-    words, document = _words(headers, body)
-    estimate_s = _number(document.get("estimated_time"))
+    words, document = words_of(headers, body)
+    estimate_s = seconds_in(document.get("estimated_time"))
     retry_after_s = retry_after(headers.get("Retry-After"), wall_s)
     said = f": {words}" if words else ""
     if status == 503 and (estimate_s is not None or _LOADING.search(words)):
@@ -111,80 +105,7 @@ def judge(where: str, status: int, headers: Mapping[str, str], body: bytes, wall
     )
 
 
-def retry_after(value: str | None, wall_s: float) -> float | None:
-    """Seconds of a Retry-After header, which holds seconds or a date (RFC 9110, 10.2.3); None for what is neither."""
-    if value is None or len(value) > 64:
-        return None
-    text = value.strip()
-    seconds = _number(text) if text[:1].isdecimal() else None
-    if seconds is not None:
-        return min(seconds, _LONGEST_WISH_S)
-    try:
-        when = parsedate_to_datetime(text)
-    except (ValueError, TypeError, OverflowError, IndexError):
-        return None
-    when = when.replace(tzinfo=UTC) if when.tzinfo is None else when
-    try:
-        return min(max(0.0, when.timestamp() - wall_s), _LONGEST_WISH_S)
-    except (ValueError, OverflowError):
-        return None
-
-
 def wait_s(retries: RetryConfig, attempt: int, wish_s: float | None, rng: random.Random) -> float:
     """How long to wait after attempt number `attempt` (from 1): full jitter, never less than the server's own wish."""
     ceiling_s = min(retries.max_s, 2 * retries.min_s * 2 ** min(attempt - 1, 32))
     return max(rng.uniform(0.0, ceiling_s), wish_s or 0.0)
-
-
-def shorten(text: str) -> str:
-    """A stranger's text, fit for one line of our log: no line breaks, no control characters, no credentials."""
-    plain = "".join(character if character.isprintable() else " " for character in redact(text[: 8 * MAX_WORDS]))
-    plain = " ".join(plain.split())
-    return plain if len(plain) <= MAX_WORDS else f"{plain[: MAX_WORDS - 3]}..."
-
-
-def _words(headers: Mapping[str, str], body: bytes) -> tuple[str, Mapping[str, object]]:
-    """What the server says about it in a few words, and the JSON object that it says it in, if it is one."""
-    kind = headers.get("Content-Type", "").lower()
-    document: object = None
-    if body[:1] in {b"{", b"["} or "json" in kind:
-        try:
-            document = loads(body)
-        except ValueError:
-            document = None
-    if isinstance(document, dict):
-        found = (document.get(key) for key in ("message", "detail", "error", "title"))
-        text = next((_text(value) for value in found if value), "")
-        return shorten(text), document
-    if "html" in kind or body.lstrip()[:1] == b"<":
-        return "with an HTML page", {}
-    text = body[: 8 * MAX_WORDS].decode("utf-8", "replace")
-    return shorten(text) if _readable(text) else "", {}
-
-
-def _text(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, dict):
-        inner = value.get("message") or value.get("detail")
-        if isinstance(inner, str):
-            return inner
-    try:
-        return json.dumps(value)[: 8 * MAX_WORDS]
-    except (ValueError, RecursionError):
-        return ""
-
-
-def _readable(text: str) -> bool:
-    return sum(not character.isprintable() and not character.isspace() for character in text) * 10 < len(text)
-
-
-def _number(value: object) -> float | None:
-    """A number of seconds, not negative, finite; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return None
-    try:
-        seconds = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return seconds if 0 <= seconds < float("inf") else None

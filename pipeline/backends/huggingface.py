@@ -9,11 +9,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringCo
 
 from pipeline.backends._http import Client, Request, Response, Sent
 from pipeline.backends._http_backend import HttpBackend
-from pipeline.backends._http_config import HttpBackendConfig, HttpUrl, sendable
+from pipeline.backends._http_config import HttpBackendConfig, sendable
 from pipeline.contracts.backend import ModelInfo, Task, TextsAre
 from pipeline.contracts.component import Context
 from pipeline.contracts.errors import BackendErrorCode, TransientError
 from pipeline.contracts.frame import Size, Wishes
+from pipeline.contracts.http import HttpUrl
 from pipeline.contracts.result import Prediction, Text
 from pipeline.contracts.secret import SecretUrl
 from pipeline.wire.huggingface import SPECS, canonical, decode_body

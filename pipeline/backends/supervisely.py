@@ -10,16 +10,18 @@ from uuid import uuid4
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from pipeline.backends._http import Client, Part, Request, Sent
+from pipeline.backends._http import Client, Request, Sent
 from pipeline.backends._http_backend import HttpBackend
-from pipeline.backends._http_config import HttpBackendConfig, HttpUrl, sendable
+from pipeline.backends._http_config import HttpBackendConfig, sendable
 from pipeline.contracts.backend import ModelInfo, Task
 from pipeline.contracts.component import Context
 from pipeline.contracts.errors import BackendErrorCode, ConfigError, TransientError
 from pipeline.contracts.frame import Wishes
+from pipeline.contracts.http import HttpUrl
 from pipeline.contracts.result import Detections, Prediction
 from pipeline.contracts.secret import SecretUrl, redact
 from pipeline.wire.document import loads, mapping, quoted, text
+from pipeline.wire.http import Part
 from pipeline.wire.supervisely import decode_popped, decode_result, decode_results, decode_session_info, decode_start
 from pipeline.wire.supervisely_meta import Meta, decode_meta
 from pipeline.wire.supervisely_objects import decode_annotation
