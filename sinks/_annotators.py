@@ -1,7 +1,6 @@
-"""supervision's annotators by name: slower than drawing in YUV, and there for what `_draw` does not draw."""
+"""supervision's annotators: slower than drawing in YUV, and there for what `_draw` does not draw."""
 
 import dataclasses
-import difflib
 import importlib.util
 import warnings
 from collections.abc import Sequence
@@ -14,14 +13,13 @@ from pipeline.contracts.errors import FatalError
 from pipeline.contracts.frame import Picture, YuvPlanes
 from pipeline.contracts.result import Detections
 from sinks._planes import planes_of
+from sinks._style import SupervisionStep
 
 if TYPE_CHECKING:
     import supervision as sv
 
-DRAWN_IN_YUV = ("box", "label")
 CLASSES = {
     "background_overlay": "BackgroundOverlayAnnotator",
-    "blur": "BlurAnnotator",
     "box_corner": "BoxCornerAnnotator",
     "circle": "CircleAnnotator",
     "color": "ColorAnnotator",
@@ -29,35 +27,17 @@ CLASSES = {
     "ellipse": "EllipseAnnotator",
     "halo": "HaloAnnotator",
     "heat_map": "HeatMapAnnotator",
-    "mask": "MaskAnnotator",
     "percentage_bar": "PercentageBarAnnotator",
-    "pixelate": "PixelateAnnotator",
     "polygon": "PolygonAnnotator",
     "round_box": "RoundBoxAnnotator",
-    "trace": "TraceAnnotator",
     "triangle": "TriangleAnnotator",
 }
 
-_NEEDS_TRACKS = frozenset({"trace"})
-_NEEDS_MASKS = frozenset({"halo", "mask", "polygon"})
+_NEEDS_MASKS = frozenset({"halo", "polygon"})
 
 
 class _Annotator(Protocol):
     def annotate(self, scene: npt.NDArray[np.uint8], detections: "sv.Detections") -> npt.NDArray[np.uint8]: ...
-
-
-def check_name(name: str) -> str:
-    """`name`, if there is such an annotator.
-
-    Raises:
-        ValueError: there is none; with the nearest and all names.
-    """
-    known = sorted([*DRAWN_IN_YUV, *CLASSES])
-    if name in known:
-        return name
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f", did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"unknown annotator {name!r}{hint}; there are {', '.join(known)}")
 
 
 def is_slow() -> bool:
@@ -69,17 +49,19 @@ class Annotators:
     """The annotators of one source, in the order of the config. They remember (traces, heat): one set for each source.
 
     Args:
-        names: from `CLASSES`.
+        steps: which ones.
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, steps: Sequence[SupervisionStep]) -> None:
         from av.video.reformatter import VideoReformatter
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that it is slow without OpenCV: the sink says so itself, once
             import supervision as sv
 
-            self._annotators: list[tuple[str, _Annotator]] = [(name, getattr(sv, CLASSES[name])()) for name in names]
+            self._annotators: list[tuple[SupervisionStep, _Annotator]] = [
+                (step, getattr(sv, CLASSES[step.type])()) for step in steps
+            ]
         self._converter = VideoReformatter()
 
     def annotate(self, picture: Picture, found: Detections, colors: YuvPlanes) -> YuvPlanes:
@@ -89,14 +71,16 @@ class Annotators:
             FatalError: an annotator failed; its message says which.
         """
         scene: Any = picture.bgr().copy()
-        detections = found.to_supervision()
-        for name, annotator in self._annotators:
-            if (name in _NEEDS_TRACKS and found.tracker_id is None) or (name in _NEEDS_MASKS and found.masks is None):
+        for step, annotator in self._annotators:
+            if step.type in _NEEDS_MASKS and found.masks is None:
                 continue
+            shown = found
+            if step.classes is not None:
+                shown = found.picked([row for row in range(len(found)) if found.label(row) in step.classes])
             try:
-                scene = annotator.annotate(scene, detections)
+                scene = annotator.annotate(scene, shown.to_supervision())
             except Exception as error:  # a library of drawings, fed by a model: no telling what it raises
-                raise FatalError(f"annotator {name!r} failed: {type(error).__name__}: {error}") from error
+                raise FatalError(f"annotator {step.type!r} failed: {type(error).__name__}: {error}") from error
         return self._to_yuv(np.ascontiguousarray(scene), colors)
 
     def _to_yuv(self, bgr: npt.NDArray[np.uint8], colors: YuvPlanes) -> YuvPlanes:

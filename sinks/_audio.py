@@ -60,7 +60,8 @@ class AudioCopy:
             raise AudioError("there is no sound")
         codec = self._stream.codec_context
         name = "unknown" if codec is None else codec.name
-        if name not in output.supported_codecs:
+        # PyAV's list for MPEG-TS names hardly anything: there the header tells.
+        if name not in output.supported_codecs and output.format.name != "mpegts":
             raise AudioError(f"sound in the codec {name} cannot stand in this format")
         try:
             for other in self._input.streams:

@@ -11,14 +11,15 @@ from sinks._paths import display
 
 PART_SUFFIX = ".part"
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_MAY_PASS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""No room, or a disk that does not answer: both come back without anybody touching the configuration."""
 
 
 def write_error(path: Path, error: OSError) -> PenstockError:
     """What it means that `path` cannot be written: no room may pass, anything else needs someone to act."""
     reason = error.strerror or type(error).__name__
     message = f"{display(path)} cannot be written: {reason}"
-    return TransientError(message) if error.errno in _NO_ROOM else FatalError(message)
+    return TransientError(message) if error.errno in _MAY_PASS else FatalError(message)
 
 
 def make_folder(folder: Path) -> None:
@@ -33,6 +34,31 @@ def make_folder(folder: Path) -> None:
         raise write_error(folder, error) from error
 
 
+def free_bytes(path: Path) -> int:
+    """Room on the disk of `path` for who is not root."""
+    stat = os.statvfs(path)
+    return stat.f_bavail * stat.f_frsize
+
+
+def keep_reserve(folder: Path, min_free_bytes: int) -> None:
+    """Write nothing more where less than this is left on the disk of `folder`.
+
+    Raises:
+        TransientError: less is left.
+    """
+    if min_free_bytes == 0:
+        return
+    try:
+        free = free_bytes(folder)
+    except OSError:
+        return  # whatever is wrong with it, the next write says it better
+    if free < min_free_bytes:
+        raise TransientError(
+            f"{display(folder)} cannot be written: {free >> 20:,} MiB are free, and min_free_bytes keeps "
+            f"{min_free_bytes / (1 << 20):,.0f} MiB"
+        )
+
+
 class OutputFile:
     """One file being written; used by one thread.
 
@@ -41,7 +67,7 @@ class OutputFile:
     Args:
         path: where it is to appear.
         atomic: write beside `path` and rename.
-        keep: go on after what is in the file instead of starting empty (not with `atomic`).
+        keep: go on after what is in the file instead of starting empty.
 
     Raises:
         FatalError: it cannot be opened, or another process is writing it.
@@ -52,6 +78,7 @@ class OutputFile:
         self.path = path
         self.part = path.with_name(path.name + PART_SUFFIX) if atomic else path
         make_folder(path.parent)
+        self._named = False  # whether its name is on the disk, too
         try:
             self.fd = self._open_locked(follow=not atomic)
         except OSError as error:
@@ -79,19 +106,50 @@ class OutputFile:
                 raise
             os.close(fd)
 
-    def finish(self) -> None:
+    def is_there(self) -> bool:
+        """Whether it still has its name: nobody removed it, or moved it away."""
+        try:
+            return os.path.samestat(os.fstat(self.fd), self.part.stat())
+        except OSError:
+            return False
+
+    def sync(self) -> None:
+        """Bring what was written to the disk, and at the first time the name as well.
+
+        Raises:
+            OSError: it is not there.
+        """
+        if self._named:
+            os.fdatasync(self.fd)
+            return
+        os.fsync(self.fd)
+        sync_folder(self.part.parent)
+        self._named = True
+
+    def settle(self, target: Path) -> None:
+        """Bring everything to the disk, then give the file this name; it stays open, and as it was where that fails.
+
+        Raises:
+            OSError: it could not be done.
+        """
+        os.fsync(self.fd)
+        if self.part != target:
+            self.part.replace(target)
+            sync_folder(target.parent)
+
+    def finish(self, target: Path | None = None) -> None:
         """Bring everything to the disk and the file to its final name; whatever fails, the descriptor is closed.
+
+        Args:
+            target: another final name than its path.
 
         Raises:
             FatalError, TransientError: it is not complete; `part` holds what there is.
         """
         try:
-            os.fsync(self.fd)
-            if self.part != self.path:
-                self.part.replace(self.path)
-                _sync_folder(self.path.parent)
+            self.settle(target or self.path)
         except OSError as error:
-            raise write_error(self.path, error) from error
+            raise write_error(target or self.path, error) from error
         finally:
             os.close(self.fd)
 
@@ -104,7 +162,12 @@ class OutputFile:
             os.close(self.fd)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk.
+
+    Raises:
+        OSError: it cannot be done.
+    """
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

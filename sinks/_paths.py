@@ -3,6 +3,7 @@
 import os
 import string
 import unicodedata
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -19,9 +20,17 @@ PLACEHOLDERS = {
     "date": "day of the frame in UTC, 2026-01-31",
     "hour": "hour of the frame in UTC, 00 to 23",
 }
+EVENT_PLACEHOLDERS = {
+    **PLACEHOLDERS,
+    "time": "time of day in UTC, 163000-123: hours, minutes, seconds, milliseconds",
+    "frame": "number of the frame",
+    "event": "id of the event, or of the result",
+    "class": "class of the object",
+    "track": "number of the tracked object, 0 without",
+}
 _KNOWN_BEFORE = {"source"}  # what can be filled in before the first frame is there
 _MAX_NAME_BYTES = 100  # of the 255 that file systems give a name: room for the rest of the template
-_EXAMPLE = dict.fromkeys(PLACEHOLDERS, "x")
+_EXAMPLE = dict.fromkeys(EVENT_PLACEHOLDERS, "x")
 
 
 def _resolve(value: object, info: ValidationInfo) -> object:
@@ -37,7 +46,15 @@ def _resolve(value: object, info: ValidationInfo) -> object:
 
 
 def _check(template: str) -> str:
-    known = ", ".join("{" + name + "}" for name in PLACEHOLDERS)
+    return _check_names(template, PLACEHOLDERS)
+
+
+def _check_event(template: str) -> str:
+    return _check_names(template, EVENT_PLACEHOLDERS)
+
+
+def _check_names(template: str, allowed: Iterable[str]) -> str:
+    known = ", ".join("{" + name + "}" for name in allowed)
     try:
         parts = list(string.Formatter().parse(template))
     except ValueError as error:
@@ -45,7 +62,7 @@ def _check(template: str) -> str:
     for _, name, spec, conversion in parts:
         if name is None:
             continue
-        if name not in PLACEHOLDERS or spec or conversion:
+        if name not in allowed or spec or conversion:
             raise ValueError(f"unknown placeholder {{{name}}}; there are {known}; a brace itself is {{{{ or }}}}")
     if Path(template.format_map(_EXAMPLE)).name in {"", ".."}:
         raise ValueError("this is a folder; the name of a file is needed")
@@ -54,6 +71,9 @@ def _check(template: str) -> str:
 
 PathTemplate = Annotated[str, BeforeValidator(_resolve), AfterValidator(_check)]
 """A file name with placeholders, absolute after validation; relative ones count from the config file."""
+
+EventPathTemplate = Annotated[str, BeforeValidator(_resolve), AfterValidator(_check_event)]
+"""The same with the placeholders that an event fills, too."""
 
 
 def placeholders(template: str) -> frozenset[str]:
@@ -99,16 +119,45 @@ def event_path(template: str, source: str, at: float) -> Path:
 
 
 def _filled(template: str, source: str, stem: str, at: float) -> Path:
-    moment = _moment(at)
+    return _inside(template, _values(source, stem, at))
+
+
+def item_path(template: str, frame: Frame, at: float, *, event: str, class_name: str, track: int | None) -> Path:
+    """The file that something goes to that was seen in this frame, of an `EventPathTemplate`.
+
+    Args:
+        template: the template.
+        frame: where it was seen.
+        at: Unix seconds for `{date}`, `{hour}` and `{time}`.
+        event: its id.
+        class_name: of the object.
+        track: of the object.
+
+    Raises:
+        FatalError: a link leads out of the template's folder.
+    """
+    stem = Path(frame.path).stem if frame.path else frame.source
     return _inside(
         template,
         {
-            "source": safe_name(source),
-            "stem": safe_name(stem),
-            "date": moment.strftime("%Y-%m-%d"),
-            "hour": moment.strftime("%H"),
+            **_values(frame.source, stem, at),
+            "frame": str(frame.seq),
+            "event": safe_name(event),
+            "class": safe_name(class_name),
+            "track": str(track or 0),
         },
     )
+
+
+def _values(source: str, stem: str, at: float) -> dict[str, str]:
+    moment = _moment(at)
+    return {
+        "source": safe_name(source),
+        "stem": safe_name(stem),
+        "date": moment.strftime("%Y-%m-%d"),
+        "hour": moment.strftime("%H"),
+        "time": f"{moment:%H%M%S}-{moment.microsecond // 1000:03d}",
+    }
 
 
 def safe_name(text: str) -> str:

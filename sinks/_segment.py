@@ -1,98 +1,93 @@
-"""One video file: encoder, muxer, time stamps, and the copy of the planes that is drawn on."""
+"""One video file: what is written, what a full disk or the end of the process leaves of it, and the sound beside it."""
 
 import os
-from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.contracts.component import Context
 from pipeline.contracts.errors import FatalError, PenstockError, TransientError
-from pipeline.contracts.frame import ColorMatrix, Frame, Size, YuvPlanes
+from pipeline.contracts.frame import Frame
 from sinks._audio import AudioCopy, AudioError
-from sinks._files import OutputFile, write_error
+from sinks._container import FORMATS, Layout, is_whole, mend, muxer_options
+from sinks._encoder import TIME_BASE, Encoder, Encoding
+from sinks._files import OutputFile, free_bytes, write_error
 from sinks._paths import display
-from sinks._planes import Planes, copy_planes, planes_of
+from sinks._planes import Planes
+from sinks._track import KEEP_START_S, Kind, Stamp, Track
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
-    from av.video.stream import VideoStream
 
-FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
-CODECS = {"h264": "libx264", "hevc": "libx265"}
-
-TIME_BASE = Fraction(1, 90_000)  # of MPEG: exact for 24, 25, 30, 50, 60 and 29.97 frames a second
-KEEP_START_S = 1.0
-"""A first time stamp up to here is kept as it is; a video that begins later than that begins at 0."""
-RESERVE_BYTES = 8 * 1024 * 1024
-"""A disk with less room than this counts as full: what the encoder still holds and the index must fit."""
+BEGIN_BYTES = 8 * 1024 * 1024
+"""A file is begun only where so much more than the reserve is free: else it would end with its first pictures."""
 _INDEX_BYTES_PER_FRAME = 64
 
-_COLORSPACE_OF: dict[ColorMatrix, int] = {"bt601": 6, "bt709": 1, "bt2020": 9}  # AVColorSpace, ITU-T H.273 table 4
-_UNSPECIFIED = 2
-_RANGE_TV, _RANGE_PC = 1, 2  # AVColorRange
 
+class FileRules(NamedTuple):
+    """How to write files: what the config says.
 
-class Encoding(NamedTuple):
-    """How to encode: what the config says."""
+    Attributes:
+        layout: of MP4 and MOV.
+        audio: copy the sound of a file.
+        min_free_bytes: leave so much of the disk free.
+        fsync_every_s: what is older survives a power cut; None: the system writes when it likes.
+    """
 
-    codec: str
-    preset: str
-    crf: int
-    threads: int
-    fps: float
+    layout: Layout
     audio: bool
-
-
-class Kind(NamedTuple):
-    """What all pictures of one file have in common; another kind begins another file."""
-
-    size: Size
-    matrix: ColorMatrix
-    full_range: bool
-    tagged: bool
-    path: str | None
-
-
-def free_bytes(path: Path) -> int:
-    """Room on the disk of `path` for who is not root."""
-    stat = os.statvfs(path)
-    return stat.f_bavail * stat.f_frsize
+    min_free_bytes: int
+    fsync_every_s: float | None
 
 
 class Segment:
     """A video being written. Made by the video sink at the first picture of a kind; used by the sink's thread.
 
-    H.264 in 4:2:0 has even sides only: a picture with an odd side gets its last row or column twice, so that no pixel
-    is lost and no coordinate moves.
+    Args:
+        path: its name when it is complete.
+        first: the first picture.
+        kind: of all its pictures.
+        encoding: how to encode.
+        encoder: with what.
+        rules: how to write it.
+        ctx: the sink's.
+        goes_on: it is not the first of its input: the sound begins with its first picture.
 
     Raises:
         FatalError, TransientError: it cannot be begun; nothing is left behind.
     """
 
-    def __init__(self, path: Path, first: Frame, kind: Kind, encoding: Encoding, ctx: Context) -> None:
+    def __init__(
+        self,
+        path: Path,
+        first: Frame,
+        kind: Kind,
+        *,
+        encoding: Encoding,
+        encoder: Encoder,
+        rules: FileRules,
+        ctx: Context,
+        goes_on: bool = False,
+    ) -> None:
         import av
 
         self.path = path
         self.kind = kind
-        self.frames = 0
         self._encoding = encoding
+        self._encoder = encoder
+        self._rules = rules
         self._ctx = ctx
-        begin_s = first.pts_s or 0.0
-        # Added to the source's time stamps; grows when they go back.
-        self._shift_s = -begin_s if abs(begin_s) > KEEP_START_S else 0.0
-        self._last_pts = -(2**62)
-        self._last_duration = round(1 / encoding.fps / TIME_BASE)
         self._audio: AudioCopy | None = None
-        width, height = kind.size
-        self.size = Size(width + width % 2, height + height % 2)
-        self._file = OutputFile(path)
         self._container: OutputContainer | None = None
+        self._suffix = path.suffix.lower()
+        self._torn: PenstockError | None = None
+        self.is_there = False  # whether it has its name
+        self._file = OutputFile(path)
+        self.begun_at = self.written_at = self._synced_at = ctx.clock.monotonic()
         try:
-            if encoding.audio and kind.path is not None and first.file_pts_s is not None:
-                self._open_audio(kind.path, first.file_pts_s)
-            self._container, self._stream = self._start(first)
-            self._canvas = av.VideoFrame(*self.size, "yuv420p")
+            if rules.audio and kind.path is not None and first.file_pts_s is not None:
+                start_s = first.file_pts_s
+                self._open_audio(kind.path, start_s if goes_on or start_s > KEEP_START_S else None)
+            self._start(first)
         except (av.FFmpegError, OSError, ValueError) as error:
             self._drop()
             raise self._error(error) from error
@@ -100,8 +95,26 @@ class Segment:
             self._drop()
             raise
 
-    def write(self, frame: Frame, planes: YuvPlanes, paint: Callable[[Planes], None]) -> None:
-        """Copy the planes, let `paint` draw on the copy, encode it.
+    @property
+    def frames(self) -> int:
+        """How many pictures it was given."""
+        return self._track.frames
+
+    @property
+    def size_bytes(self) -> int:
+        """How long the file is by now."""
+        return os.fstat(self._file.fd).st_size
+
+    def shown_s(self, frame: Frame) -> float:
+        """How long after the first picture this one would be shown."""
+        return self._track.shown_s(frame)
+
+    def canvas(self) -> Planes:
+        """Where to put the next picture, all of it."""
+        return self._track.canvas()
+
+    def write(self, frame: Frame) -> None:
+        """Encode what is on the canvas.
 
         Raises:
             TransientError: the disk is full. The file can still be finished.
@@ -111,127 +124,117 @@ class Segment:
 
         if self._container is None:
             raise FatalError(f"{display(self.path)} was given up")
-        if free_bytes(self._file.part.parent) < RESERVE_BYTES + self.frames * _INDEX_BYTES_PER_FRAME:
+        needed = self._rules.min_free_bytes + self.frames * _INDEX_BYTES_PER_FRAME
+        if free_bytes(self._file.part.parent) < needed:
             raise TransientError(f"{display(self.path)} cannot grow: the disk is nearly full")
-        pts = self._next_pts(frame)
-        # The encoder may still refer to the last picture: then this gets fresh memory, else it does nothing.
-        self._canvas.make_writable()
-        copy = planes_of(self._canvas)
-        copy_planes(copy, planes)
-        paint(copy)
         try:
-            self._canvas.pts = pts
-            self._canvas.time_base = TIME_BASE
-            self._canvas.duration = self._last_duration
-            self._canvas.pict_type = 0  # the encoder decides, whatever the picture was before
-            for packet in self._stream.encode(self._canvas):
-                self._container.mux(packet)
+            stamp = self._track.write(frame)
         except (av.FFmpegError, OSError, ValueError) as error:
-            raise self._error(error) from error
-        self.frames += 1
+            reason = self._error(error)
+            self._torn = reason if isinstance(error, OSError) and error.errno else None
+            raise reason from error
+        self.written_at = self._ctx.clock.monotonic()
         if frame.file_pts_s is not None:
-            self._copy_audio(frame.file_pts_s, pts)
+            self._copy_audio(frame.file_pts_s, stamp)
+        self.sync()
+
+    def sync(self) -> None:
+        """Bring what was written to the disk, where that is due.
+
+        Raises:
+            TransientError, FatalError: it cannot be written.
+        """
+        every_s = self._rules.fsync_every_s
+        now = self._ctx.clock.monotonic()
+        if every_s is None or now - self._synced_at < every_s:
+            return
+        self._synced_at = now
+        try:
+            self._file.sync()
+        except OSError as error:
+            raise write_error(self._file.part, error) from error
 
     def finish(self) -> None:
-        """Write what the encoder holds and the index, and give the file its name.
+        """Write what the encoder holds and the index, and give the file its name; without pictures there is none.
 
         Raises:
             FatalError, TransientError: it is not complete; the message says what is lost.
         """
         import av
 
+        if not self.frames:
+            self._drop()
+            return
         container, self._container = self._container, None
+        torn = self._torn
         try:
             if container is not None:
                 try:
-                    for packet in self._stream.encode(None):
-                        container.mux(packet)
+                    self._track.flush()
                 finally:
                     container.close()
         except (av.FFmpegError, OSError, ValueError) as error:
-            reason = self._error(error)
+            torn = torn or self._error(error)
+        finally:
             self._close_audio()
-            self._file.abandon(remove=False)
-            raise FatalError(
-                f"{reason}; {self.frames} frames of {display(self.path)} are lost or only in {display(self._file.part)}"
-            ) from error
-        self._close_audio()
+        if torn is None and not is_whole(self._file.part, self._suffix, self._rules.layout):
+            torn = TransientError(f"the end of {display(self._file.part)} could not be written")
+        if torn is not None:
+            raise self._saved(torn)
         self._file.finish()
+        self.is_there = True
 
-    def _start(self, first: Frame) -> "tuple[OutputContainer, VideoStream]":
+    def _saved(self, torn: PenstockError) -> PenstockError:
+        """Keep what can be played of a file that cannot be completed; the error to raise."""
+        named, where = display(self.path), display(self._file.part)
+        reason = "" if torn is self._torn else f"{torn}; "
+        lost = FatalError(f"{reason}{self.frames} frames of {named} are lost or only in {where}")
+        if self._rules.layout == "plain" and FORMATS[self._suffix] in {"mp4", "mov"}:
+            self._file.abandon(remove=False)
+            return lost
+        try:
+            mend(self._file.part, self._suffix)
+        except OSError:
+            self._file.abandon(remove=False)
+            return lost
+        self._file.finish()
+        self.is_there = True
+        return TransientError(f"{reason}{named} ends up to a second before its {self.frames} frames do")
+
+    def _start(self, first: Frame) -> None:
         """Open muxer and encoder and write the header; without sound where the format refuses it."""
         import av
 
-        container = self._open_container(first)
+        self._open_container(first)
+        if self._container is None:
+            return
         try:
             if self._audio is not None:
                 try:
-                    self._audio.attach(container[0])
+                    self._audio.attach(self._container)
                 except AudioError as error:
                     self._give_up_audio(error)
-            container[0].start_encoding()
+            self._container.start_encoding()
         except (av.FFmpegError, OSError, ValueError):
-            container[0].close()
+            self._container.close()
             if self._audio is None:
                 raise
             self._give_up_audio(AudioError("this sound cannot stand in this format"))
-            container = self._open_container(first)
-            container[0].start_encoding()
-        return container
+            self._open_container(first)
+            self._container.start_encoding()
 
-    def _open_container(self, first: Frame) -> "tuple[OutputContainer, VideoStream]":
+    def _open_container(self, first: Frame) -> None:
         import av
-        from av.codec.context import Flags
 
-        encoding = self._encoding
-        form = FORMATS[self.path.suffix.lower()]
-        # MP4 keeps where the video begins in units of the movie's time scale: with the default of 1/1000 s it is moved.
-        muxing = {} if form == "matroska" else {"movie_timescale": str(TIME_BASE.denominator)}
-        container = av.open(str(self._file.part), "w", format=form, options=muxing)
-        rate = 1 / first.duration_s if first.duration_s else encoding.fps
-        options = {"preset": encoding.preset, "crf": str(encoding.crf)}
-        if encoding.codec == "hevc":
-            options["x265-params"] = "log-level=none"
-        added = container.add_stream(
-            CODECS[encoding.codec], rate=Fraction(rate).limit_denominator(1001), options=options
-        )
-        stream = cast("VideoStream", added)
-        stream.width, stream.height = self.size
-        stream.pix_fmt = "yuv420p"
-        codec = stream.codec_context
-        codec.time_base = TIME_BASE
-        stream.time_base = TIME_BASE
-        codec.flags |= Flags.frame_duration  # or the last picture is shown for as long as the one before
-        codec.thread_count = encoding.threads
-        codec.color_range = _RANGE_PC if self.kind.full_range else _RANGE_TV
-        # What the source leaves open stays open: a player guesses by the size of the picture, here as there.
-        codec.colorspace = _COLORSPACE_OF[self.kind.matrix] if self.kind.tagged else _UNSPECIFIED
-        if encoding.codec == "hevc" and container.format.name != "matroska":
-            codec.codec_tag = "hvc1"  # Apple's players know no other
-        return container, stream
+        options = muxer_options(self._suffix, self._rules.layout)
+        self._container = av.open(str(self._file.part), "w", format=FORMATS[self._suffix], options=options)
+        self._track = Track(self._container, first, self.kind, self._encoding, self._encoder)
 
-    def _next_pts(self, frame: Frame) -> int:
-        """The frame's time stamp in `TIME_BASE`; sets `_last_duration`. Time stamps never repeat and never go back."""
-        if frame.duration_s:
-            self._last_duration = max(1, round(frame.duration_s / TIME_BASE))
-        if frame.pts_s is None:
-            pts = self._last_pts + self._last_duration if self.frames else 0
-        else:
-            pts = round((frame.pts_s + self._shift_s) / TIME_BASE)
-            if pts <= self._last_pts:  # a loop, or a camera that began anew: it goes on where the picture before ended
-                behind = self._last_pts + self._last_duration
-                self._shift_s += (behind - pts) * float(TIME_BASE)
-                pts = behind
-                if self._audio is not None:
-                    self._give_up_audio(AudioError("the time stamps went back; the sound ends there"))
-        self._last_pts = pts
-        return pts
-
-    def _open_audio(self, path: str, start_s: float) -> None:
+    def _open_audio(self, path: str, start_s: float | None) -> None:
         if not Path(path).is_file():
             return
         try:
-            audio = AudioCopy(path, start_s if start_s > KEEP_START_S else None)
+            audio = AudioCopy(path, start_s)
         except AudioError as error:
             self._ctx.warn(f"{display(self.path)} has no sound: {error}")
             return
@@ -240,15 +243,18 @@ class Segment:
         else:
             audio.close()
 
-    def _copy_audio(self, position_s: float, pts: int) -> None:
-        """Copy the sound up to the end of the frame that is at `position_s` in its file and at `pts` in this one."""
+    def _copy_audio(self, position_s: float, stamp: Stamp) -> None:
+        """Copy the sound up to the end of the frame that is at `position_s` in its file."""
         import av
 
         if self._audio is None or self._container is None:
             return
-        until_s = position_s + self._last_duration * float(TIME_BASE)
+        if stamp.went_back:
+            self._give_up_audio(AudioError("the time stamps went back; the sound ends there"))
+            return
+        until_s = position_s + stamp.duration * float(TIME_BASE)
         try:
-            self._audio.copy(self._container, until_s, shift_s=pts * float(TIME_BASE) - position_s)
+            self._audio.copy(self._container, until_s, shift_s=stamp.pts * float(TIME_BASE) - position_s)
         except (av.FFmpegError, OSError, ValueError) as error:
             self._give_up_audio(AudioError(f"its sound cannot be copied on: {type(error).__name__}"))
 

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from pipeline.contracts.component import Context
-from pipeline.contracts.errors import FatalError
+from pipeline.contracts.errors import EnoughError, FatalError
 from pipeline.contracts.event import DaemonEvent, Event, ObjectEvent, SourceEvent
 from pipeline.contracts.result import Classification, Detections, Embedding, Result, SemanticMask, Text, label_of
 from pipeline.contracts.sink import SinkConfig
@@ -55,7 +55,8 @@ class StdoutSink:
         """Print the lines.
 
         Raises:
-            FatalError: nobody reads any more (`| head` has seen enough), or the file behind it cannot be written.
+            EnoughError: nobody reads any more: `| head` has seen enough.
+            FatalError: the file behind it cannot be written.
         """
         self._print("".join([self._form(result) + "\n" for result in results]))
 
@@ -71,7 +72,7 @@ class StdoutSink:
             sys.stdout.flush()
         except BrokenPipeError as error:
             _silence()
-            raise FatalError("standard output was closed by its reader") from error
+            raise EnoughError("standard output was closed by its reader") from error
         except (OSError, ValueError) as error:  # ValueError: the stream object itself was closed
             raise FatalError(f"standard output cannot be written: {error}") from error
 

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -51,6 +51,12 @@ class Plan:
     options: Mapping[str, str] = field(default_factory=dict)
     tls: Tls | None = None
 
+    def with_sound(self) -> "Plan":
+        """The same, with the sound that is left out otherwise."""
+        if "allowed_media_types" not in self.options:
+            return self
+        return replace(self, options={**self.options, "allowed_media_types": "video+audio"})
+
 
 class LiveSource:
     """A camera or a stream. Built by its config, read by its runner's thread; `details` may be asked by any.
@@ -66,6 +72,7 @@ class LiveSource:
         self._ctx = ctx
         self._seq = 0
         self._times = StreamClock()
+        self._ring = ctx.packets(ctx.name)
         self._details: Mapping[str, str | int | float] = {"transport": plan.transport}
 
     def details(self) -> Mapping[str, str | int | float]:
@@ -82,7 +89,11 @@ class LiveSource:
 
         if stop.is_set():
             return
-        with closing(Connection(self._plan, self._ctx.clock)) as connection, closing(connection.items(stop)) as items:
+        plan = self._plan.with_sound() if self._ring.wants_audio else self._plan
+        with (
+            closing(Connection(plan, self._ctx.clock, self._ring)) as connection,
+            closing(connection.items(stop)) as items,
+        ):
             self._times.begin_connection(connection.interval_s)
             for item in items:
                 self._details = connection.details

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import av
 from av.codec.context import Flags, ThreadType
@@ -16,12 +16,14 @@ from av.video.stream import VideoStream
 from pipeline.contracts.clock import Clock
 from pipeline.contracts.errors import SourceErrorCode, TransientError
 from pipeline.contracts.frame import FailedFrame
+from pipeline.contracts.packets import PacketRing
 from pipeline.contracts.secret import SecretUrl
 from pipeline.models.picture import RotationDeg, VideoPicture
 from sources._decode import clockwise
 from sources._live import Plan
 from sources._live_errors import as_error, closed, no_picture
 from sources._live_pace import Pace, Rate
+from sources._live_packets import Tap
 from sources._live_skip import Decode, Skipping
 from sources._open import MEDIA_ERRORS, reason
 
@@ -70,7 +72,7 @@ class Connection:
         TransientError: it cannot be opened, and why.
     """
 
-    def __init__(self, plan: Plan, clock: Clock) -> None:
+    def __init__(self, plan: Plan, clock: Clock, ring: PacketRing) -> None:
         self._plan = plan
         self._clock = clock
         self._container = _open(plan, clock)
@@ -79,6 +81,8 @@ class Connection:
         except BaseException:
             self._container.close()
             raise
+        self._streams = [self._stream, *(self._container.streams.audio[:1] if ring.wants_audio else ())]
+        self._tap = Tap(ring, self._streams, stamped=self._container.format.name not in _WITHOUT_TIME_STAMPS)
         self._set_decoder_up()
         self._skipping = Skipping(plan.max_fps, plan.stall_timeout_s / 2)
         self._camera_minus_raw_s: float | None = None
@@ -101,6 +105,7 @@ class Connection:
 
     def close(self) -> None:
         """Close it; frames that were handed out stay good."""
+        self._tap.close()
         self._container.close()
 
     def items(self, stop: threading.Event) -> Generator[LiveFrame | FailedFrame]:
@@ -117,7 +122,11 @@ class Connection:
             now_s = self._clock.monotonic()
             self._check_for_stall(now_s)
             if not packet.size:  # the end: what the decoder still holds
-                yield from self._decoded(packet)
+                if packet.stream_index == self._stream.index:
+                    yield from self._decoded(packet)
+                continue
+            self._tap.put(packet, now_s)
+            if packet.stream_index != self._stream.index:
                 continue
             self._packets_since_frame += 1
             raw_s = self._seconds(packet.pts)
@@ -135,7 +144,7 @@ class Connection:
     def _packets(self, stop: threading.Event) -> Iterator["Packet[VideoStream]"]:
         failure = None
         try:
-            yield from self._container.demux(self._stream)
+            yield from cast("Iterator[Packet[VideoStream]]", self._container.demux(*self._streams))  # or of the sound
         except MEDIA_ERRORS as error:
             if not stop.is_set():
                 failure = as_error(error, self._plan.shown)

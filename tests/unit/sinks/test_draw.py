@@ -9,8 +9,10 @@ from hypothesis.extra.numpy import arrays
 from pipeline.contracts.frame import ColorMatrix, Size
 from pipeline.contracts.result import Classification, Detections, Embedding, Text
 from pipeline.testing import detections
-from sinks._draw import Painter, class_color, to_ycbcr
+from sinks._colors import class_color, to_ycbcr
+from sinks._draw import Painter
 from sinks._planes import Planes
+from sinks._style import style_of
 
 SIZE = Size(320, 240)
 GREY = 77
@@ -24,7 +26,8 @@ def blank(size: Size = SIZE) -> Planes:
 
 
 def painter(size: Size = SIZE, *, boxes: bool = True, labels: bool = False) -> Painter:
-    return Painter(size, "bt601", full_range=False, boxes=boxes, labels=labels)
+    names = [name for name, wanted in (("box", boxes), ("label", labels)) if wanted]
+    return Painter(size, "bt601", full_range=False, style=style_of(tuple(names)))
 
 
 def touched(planes: Planes) -> tuple[int, int, int, int]:

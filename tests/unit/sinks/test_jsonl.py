@@ -12,10 +12,12 @@ import pytest
 from pipeline.contracts.errors import FatalError, TransientError
 from pipeline.contracts.event import SourceEvent
 from pipeline.testing import PluginContext, frame, result
-from sinks.jsonl import JsonlSink, JsonlSinkConfig, Mode
+from sinks._line_rules import Mode
+from sinks._lines import LinesSink
+from sinks.jsonl import JsonlSinkConfig
 
 
-def opened(ctx: PluginContext, path: Path | str, mode: Mode = "replace") -> JsonlSink:
+def opened(ctx: PluginContext, path: Path | str, mode: Mode = "replace") -> LinesSink:
     sink = JsonlSinkConfig.model_validate({"path": str(path), "mode": mode}).build(ctx)
     sink.open()
     return sink

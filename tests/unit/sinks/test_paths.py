@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipeline.contracts.errors import ConfigError, FatalError
 from pipeline.testing import frame
-from sinks._paths import PathTemplate, check_writable, fixed_root, known_path, path_for, safe_name
+from sinks._paths import PathTemplate, check_writable, event_path, fixed_root, known_path, path_for, safe_name
 
 ADAPTER: TypeAdapter[str] = TypeAdapter(PathTemplate)
 
@@ -31,6 +31,15 @@ def test_no_name_leads_out_of_the_folder_of_the_template(text: str, source: str,
     path = path_for(template(text), replace(frame(), source=source, path=stem or None))
     assert os.path.commonpath(["/srv/out", os.path.realpath(path)]) == "/srv/out"
     assert len(path.parts) == text.count("/") + 3  # no name made a folder of its own
+    assert all(len(os.fsencode(part)) <= 255 and part.isprintable() and not part.startswith(".") for part in path.parts)
+
+
+@given(source=HOSTILE, at=st.floats())
+@pytest.mark.parametrize("text", ["out/{source}/{date}/{hour}.jsonl", "out/{date}{hour}{stem}.csv"])
+def test_no_event_leads_out_of_the_folder_whenever_it_says_it_was(text: str, source: str, at: float) -> None:
+    path = event_path(template(text), source, at)
+    assert os.path.commonpath(["/srv/out", os.path.realpath(path)]) == "/srv/out"
+    assert len(path.parts) == text.count("/") + 3
     assert all(len(os.fsencode(part)) <= 255 and part.isprintable() and not part.startswith(".") for part in path.parts)
 
 

@@ -1,5 +1,6 @@
 import errno
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -17,11 +18,13 @@ from pipeline.contracts.frame import Frame, YuvPlanes
 from pipeline.models.picture import VideoPicture
 from pipeline.testing import PluginContext, detections, frame, result
 from sinks import _segment
-from sinks.video import VideoSink, VideoSinkConfig
+from sinks._film import VideoSink
+from sinks.video import VideoSinkConfig
 
 
 def opened(ctx: PluginContext, path: Path | str, **keys: Any) -> VideoSink:
     sink = VideoSinkConfig.model_validate({"path": str(path), **keys}).build(ctx)
+    assert isinstance(sink, VideoSink)
     sink.open()
     return sink
 
@@ -284,9 +287,9 @@ def test_a_disk_that_is_nearly_full_ends_the_file_in_time_and_passes(
         return free[0]
 
     monkeypatch.setattr(_segment, "free_bytes", free_bytes)
-    monkeypatch.setattr("sinks.video.free_bytes", free_bytes)
+    monkeypatch.setattr("sinks._film.free_bytes", free_bytes)
     sink.write([result(frame(0)), result(frame(1))])
-    free[0] = _segment.RESERVE_BYTES - 1
+    free[0] = (64 << 20) - 1
     with pytest.raises(TransientError, match=r"nearly full; its 2 frames before are complete in .*a\.mp4"):
         sink.write([result(frame(2))])
     with pytest.raises(TransientError, match="cannot be begun: the disk is nearly full"):
@@ -307,8 +310,8 @@ from pipeline.models.picture import from_rgb
 from pipeline.testing import PluginContext, frame, result
 from sinks.video import VideoSinkConfig
 
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-sink = VideoSinkConfig(path=sys.argv[1]).build(PluginContext())
+resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
+sink = VideoSinkConfig(path=sys.argv[1], layout=sys.argv[2]).build(PluginContext())
 sink.open()
 noise = np.random.default_rng(0)
 for seq in range(300):
@@ -321,16 +324,32 @@ sink.close()
 """
 
 
-def test_a_write_that_fails_is_said_with_what_is_lost(tmp_path: Path) -> None:
-    path = tmp_path / "a.mp4"
+def until_it_fails(path: Path, layout: str) -> str:
     run = subprocess.run(
-        [sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, check=True, timeout=50
+        [sys.executable, "-c", FULL, str(path), layout], capture_output=True, text=True, check=True, timeout=50
     )
+    assert run.stderr == ""
     assert run.stdout.startswith("TransientError")
     assert "File too large" in run.stdout
-    assert "are lost or only in" in run.stdout
-    assert run.stderr == ""
-    assert not path.exists()
+    return run.stdout
+
+
+def test_a_plain_file_that_cannot_be_written_on_is_lost_and_that_is_said(tmp_path: Path) -> None:
+    assert "are lost or only in" in until_it_fails(tmp_path / "a.mp4", "plain")
+    assert not (tmp_path / "a.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"), [("a.mp4", "hybrid"), ("a.mp4", "fragmented"), ("a.mkv", "plain"), ("a.ts", "plain")]
+)
+def test_a_file_that_cannot_be_written_on_is_kept_as_far_as_it_goes(
+    tmp_path: Path, clips: Any, name: str, layout: str
+) -> None:
+    said = until_it_fails(tmp_path / name, layout)
+    written = int(re.search(r"before its (\d+) frames do", said)[1])  # type: ignore[index]
+    # MPEG-TS may hold the one with which it failed, in part.
+    assert -1 <= written - len(clips.times(tmp_path / name)) <= 25
+    assert [path.name for path in tmp_path.glob("a.*")] == [name]
 
 
 def test_closing_finishes_every_file_that_can_be(

@@ -9,6 +9,7 @@ from media import moving, video
 
 from pipeline.contracts.clock import SystemClock
 from pipeline.contracts.errors import SourceErrorCode, TransientError
+from pipeline.contracts.packets import PacketRing
 from sources._live import Plan
 from sources._live_reader import Connection, LiveFrame
 
@@ -50,7 +51,7 @@ def frames(plan: Plan) -> list[LiveFrame]:
             assert isinstance(item, LiveFrame)
             found.append(item)
 
-    with closing(Connection(plan, SystemClock())) as connection:
+    with closing(Connection(plan, SystemClock(), PacketRing())) as connection:
         with pytest.raises(TransientError) as caught:
             read(connection)
         assert caught.value.code is SourceErrorCode.CONNECTION_FAILED
@@ -79,7 +80,7 @@ def test_few_frames_are_decoded_where_few_are_wanted_and_each_is_whole(tmp_path:
 def test_frames_come_without_a_delay_by_the_decoder(tmp_path: Path) -> None:
     _, _, options = CODECS["keyframes"]
     path = video(tmp_path / "clip.mkv", [moving(number, 64, 48) for number in range(10)], options=options)
-    with closing(Connection(plan(path), SystemClock())) as connection:
+    with closing(Connection(plan(path), SystemClock(), PacketRing())) as connection:
         packets = iter(connection._packets(threading.Event()))
         for number in range(10):
             (frame,) = connection._decoded(next(packets))
