@@ -38,6 +38,7 @@ bench-parts:
     uv run --extra demo python tests/bench/draw.py
     uv run --extra demo python tests/bench/shrink.py
     uv run --extra demo python tests/bench/skip.py
+    uv run --extra demo python tests/bench/tracking.py
 
 # The experiments of tests/scorecard against the real program, three rounds each: `just scorecard 1,2,28-31`.
 scorecard ROWS="" *ARGS:
@@ -47,6 +48,10 @@ scorecard ROWS="" *ARGS:
 soak MINUTES="20":
     uv run --extra demo python -m tests.soak.run {{ MINUTES }}
 
+# `kill -9` at 50 random moments of a run into a webhook that fails; writes tests/kills/RESULTS.md with --write.
+kills *ARGS:
+    uv run --extra demo python -m tests.kills.run {{ ARGS }}
+
 # Four cameras on a second Penstock that is stopped, killed, slowed and answers 429; writes tests/remote/RESULTS.md.
 remote MINUTES="5":
     uv run --extra demo python -m tests.remote.run {{ MINUTES }} --write
@@ -55,11 +60,15 @@ remote MINUTES="5":
 bench-remote:
     uv run --extra demo python -m tests.bench.remote --write
 
+# Half a million results into a spool while the receiver is away, then out of it; writes tests/bench/results/spool.md.
+bench-spool *ARGS:
+    uv run --extra demo python -m tests.bench.spool {{ ARGS }} --write
+
 # What some tests want of Debian (they skip without): as root, with apt.
-setup-rigs: (_packages "strace iproute2 nftables systemd") _prometheus
+setup-rigs: (_packages "mosquitto mosquitto-clients redis-server strace iproute2 nftables systemd") _prometheus
 
 # What `just scorecard` wants on top.
-setup-scorecard: setup-rigs (_packages "libfaketime stress-ng zzuf mmdebstrap systemd-container") _schemathesis
+setup-scorecard: setup-rigs (_packages "fiu-utils libfaketime gcc libc6-dev stress-ng zzuf mmdebstrap systemd-container") _schemathesis
 
 _packages NAMES:
     #!/bin/sh

@@ -89,7 +89,8 @@ def _classes(text: str) -> list[str | int]:
 def _sink(output: str) -> dict[str, Any]:
     if output == "-":
         return {"type": "stdout"}
-    kinds = {".jsonl": "jsonl", ".ndjson": "jsonl"} | dict.fromkeys((".mp4", ".mkv", ".mov", ".m4v"), "video")
+    kinds = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet", ".sqlite": "sqlite"}
+    kinds |= {".db": "sqlite"} | dict.fromkeys((".mp4", ".mkv", ".mov", ".m4v"), "video")
     kind = kinds.get(Path(output).suffix.lower())
     if kind is None:
         raise ConfigError(

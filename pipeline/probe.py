@@ -13,6 +13,7 @@ from pipeline.contracts.clock import Clock, SystemClock
 from pipeline.contracts.component import Finding
 from pipeline.contracts.errors import PenstockError, SourceErrorCode
 from pipeline.contracts.frame import FailedFrame, Frame, Size
+from pipeline.contracts.packets import PacketRing
 from pipeline.contracts.source import Described, LiveSourceConfig
 
 T = TypeVar("T")
@@ -69,6 +70,10 @@ class _ProbeContext:
         """There is no loop here."""
         coroutine.close()
         raise RuntimeError("no pipeline runs: this source is only looked at")
+
+    def packets(self, source: str) -> PacketRing:
+        """One that nobody reads."""
+        return PacketRing()
 
     def warn(self, message: str) -> None:
         """Keep it for the finding."""

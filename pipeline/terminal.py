@@ -85,6 +85,12 @@ def summary(report: Report, took_s: float) -> list[str]:
     lines = [_page("source", account, "decoded", "in flight") for account in report.sources]
     lines += [_page("sink", account, "accepted", "pending") for account in report.sinks]
     lines += [_page("clients", account, "asked", "on their way") for account in report.clients]
+    lines += [
+        f"  kept in {_shortest(str(report.spools[account.name]))}: {account.outcomes['kept']:,} results for sink "
+        f"{account.name}, sent at the next start"
+        for account in report.sinks
+        if account.outcomes["kept"] and account.name in report.spools
+    ]
     lines += [f"  wrote {_shortest(path)}" for path in report.written]
     verdict = "every frame and every result is accounted for" if not report.faults else "THE LEDGER DOES NOT BALANCE"
     verdict = f"NOT ALL WENT WELL; {verdict}" if report.exit_code else verdict
@@ -97,7 +103,8 @@ def _page(kind: str, account: Account, entered: str, still_open: str) -> str:
     parts += [f"{account.open:,} {still_open}"] if account.open else []
     name = account.name.removeprefix(f"{kind} ")
     became = f" = {' + '.join(parts)}" if parts else ""
-    return f"  {kind} {name}: {account.entered:,} {entered}{became}"
+    before = f" + {account.restored:,} restored" if account.restored else ""
+    return f"  {kind} {name}: {account.entered:,} {entered}{before}{became}"
 
 
 def _shortest(path: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.contracts.clock import Clock, SystemClock
 from pipeline.contracts.frame import Frame
+from pipeline.contracts.packets import PacketRing, PacketRings
 from pipeline.contracts.result import Detections, Result
 from pipeline.models.pattern import block_at, read_block, read_frame_number
 
@@ -55,12 +56,17 @@ class PluginContext:
         self.data_dir = data_dir
         self.clock: Clock = clock or SystemClock()
         self.continues = False
+        self.rings = PacketRings()
         self.warnings: list[str] = []
         self.told: list[tuple[str, str, bool]] = []
 
     def call(self, coroutine: Coroutine[Any, Any, T], timeout_s: float) -> T:
         """Run the coroutine to its end on a fresh loop."""
         return asyncio.run(asyncio.wait_for(coroutine, timeout_s))
+
+    def packets(self, source: str) -> PacketRing:
+        """A ring for each source."""
+        return self.rings.of(source)
 
     def warn(self, message: str) -> None:
         """Keep the message."""

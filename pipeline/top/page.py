@@ -14,9 +14,17 @@ from rich.text import Text
 
 from pipeline.top.client import Daemon, RefusedError, Snapshot, UnreachableError, clean, look
 
-_STYLES = {"running": "green", "reconnecting": "yellow", "starting": "yellow", "paused": "cyan", "failed": "red"}
+_STYLES = {
+    "running": "green",
+    "reconnecting": "yellow",
+    "starting": "yellow",
+    "paused": "cyan",
+    "failed": "red",
+    "ready": "green",
+    "degraded": "yellow",
+}
 _RIGHT_OF_SOURCES = ("fps in", "inferred", "age p50", "p99", "queue")
-_NUMBERS = (*_RIGHT_OF_SOURCES, "batches/s", "of frames", "infer p50", "accepted/s", "delivered/s", "pending")
+_NUMBERS = (*_RIGHT_OF_SOURCES, "batches/s", "of frames", "infer p50", "accepted/s", "delivered/s", "waiting", "oldest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,17 +134,19 @@ def _backend_state(backend: Mapping[str, Any]) -> Text:
 
 
 def _sinks(sinks: Iterable[Mapping[str, Any]], span: Between) -> Table:
-    table = _table("sink", "state", "accepted/s", "delivered/s", "pending", "losses", "error")
+    table = _table("sink", "state", "accepted/s", "delivered/s", "waiting", "oldest", "losses", "trouble")
     for sink in sinks:
-        name = str(sink["name"])
+        name, state = str(sink["name"]), str(sink.get("state", ""))
+        oldest_age_s = (sink.get("spool") or {}).get("oldest_age_s")
         table.add_row(
             _cell(name),
-            _cell("open", "green") if sink.get("open") else _cell("not open", "red"),
+            _cell(state, _STYLES.get(state, "")),
             span.rate("penstock_sink_results_total", sink=name, outcome="accepted"),
             span.rate("penstock_sink_results_total", sink=name, outcome="delivered"),
             _cell(sink.get("pending")),
+            "" if oldest_age_s is None else _duration(oldest_age_s),
             _cell(_losses(sink.get("outcomes", {}), ("dropped", "failed", "dead"))),
-            _cell(sink.get("error")),
+            _cell(sink.get("error") or sink.get("trouble")),
         )
     return table
 

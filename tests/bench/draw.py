@@ -34,6 +34,7 @@ from pipeline.testing import PluginContext, frame, result
 from sinks._annotators import Annotators
 from sinks._draw import Painter
 from sinks._planes import copy_planes, planes_of
+from sinks._style import Supervisions, SupervisionStep, style_of
 from sinks.video import VideoSinkConfig
 
 SIZE = Size(1920, 1080)
@@ -70,7 +71,7 @@ def found(count: int, seed: int) -> Detections:
 
 def in_yuv() -> Route:
     """Penstock's: copy the planes, draw into the copy."""
-    painter = Painter(SIZE, "bt709", full_range=False, boxes=True, labels=True)
+    painter = Painter(SIZE, "bt709", full_range=False, style=style_of())
     canvas = av.VideoFrame(*SIZE, "yuv420p")
 
     def route(picture: VideoPicture, what: Detections) -> object:
@@ -123,9 +124,9 @@ def conversions_only() -> Route:
     return route
 
 
-def by_annotators(name: str) -> Route:
+def by_annotators(name: Supervisions) -> Route:
     """One of supervision's annotators as the video sink offers them."""
-    annotators = Annotators([name])
+    annotators = Annotators([SupervisionStep(type=name)])
 
     def route(picture: VideoPicture, what: Detections) -> object:
         fresh = VideoPicture(picture.frame)  # a picture keeps its BGR form: here each frame is a new one

@@ -22,6 +22,7 @@ from av.video.stream import VideoStream
 
 from pipeline.contracts.clock import SystemClock
 from pipeline.contracts.errors import TransientError
+from pipeline.contracts.packets import PacketRing
 from sources._live import Plan
 from sources._live_reader import Connection, LiveFrame
 
@@ -69,7 +70,7 @@ def clips(folder: Path, seconds: int) -> None:
 
 def cost(plan: Plan, seconds: int) -> tuple[float, int]:
     """Milliseconds of CPU time per second of stream, and frames decoded per second of stream."""
-    connection = Connection(plan, SystemClock())
+    connection = Connection(plan, SystemClock(), PacketRing())
     frames = 0
     started_s = time.process_time()
     try:

@@ -229,5 +229,5 @@ def test_top_shows_what_runs(daemon: Daemon) -> None:
     assert cam[1:3] == ["running", "ok"]
     assert 10 < float(cam[3]) < 40
     assert any(line.startswith("local") and "ready" in line for line in out.split("\n"))
-    assert any(line.startswith("lines") and "open" in line for line in out.split("\n"))
+    assert any(line.startswith("lines") and "ready" in line for line in out.split("\n"))
     daemon.stop()

@@ -1,6 +1,19 @@
 """The list of the experiments, by their numbers."""
 
-from tests.scorecard import backends, fetching, hostile, leaks, operation, remote, security, sources
+from tests.scorecard import (
+    backends,
+    fetching,
+    files,
+    hostile,
+    leaks,
+    operation,
+    recording,
+    remote,
+    security,
+    sources,
+    spools,
+    webhooks,
+)
 from tests.scorecard.table import Row
 
 ROWS = {
@@ -24,6 +37,15 @@ ROWS = {
         Row(16, remote.row_16),
         Row(17, backends.row_17),
         Row(18, backends.row_18, limit_s=600, alone=True),
+        Row(19, webhooks.row_19, limit_s=400),
+        Row(20, webhooks.row_20, limit_s=240, alone=True),
+        Row(21, webhooks.row_21),
+        Row(22, webhooks.row_22),
+        Row(23, files.row_23, limit_s=180, alone=True),
+        Row(24, spools.row_24),
+        Row(25, recording.row_25),
+        Row(26, files.row_26, alone=True),
+        Row(27, spools.row_27),
         Row(28, operation.row_28, limit_s=180, alone=True),
         Row(29, operation.row_29),
         Row(30, operation.row_30),
@@ -39,6 +61,7 @@ ROWS = {
         Row(40, security.row_40, limit_s=180),
         Row(41, security.row_41, limit_s=180),
         Row(44, security.row_44),
+        Row(45, webhooks.row_45),
         Row(46, hostile.row_46, limit_s=900, alone=True),
     )
 }

@@ -3,7 +3,7 @@
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -220,6 +220,8 @@ class FakeBackend:
 
 class FakeSinkConfig(SinkConfig):
     """Keeps what it is given; fails every `fail_every`-th result, at `open` or at `close`; may be slow or stuck."""
+
+    takes_events: ClassVar[bool] = True
 
     type: Literal["fake"] = "fake"
     wants_pictures: bool = False

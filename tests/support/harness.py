@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pipeline.config.loader import from_tree
 from pipeline.contracts.backend import BackendConfig
 from pipeline.contracts.clock import SystemClock
+from pipeline.contracts.sink import SinkConfig
 from pipeline.contracts.source import SourceConfig
 from pipeline.registry import Registry
 from pipeline.runtime.report import Report
@@ -72,7 +73,7 @@ class Run:
                 for (metric, labels), value in samples.items()
                 if metric == "penstock_sink_results_total" and ("sink", name) in labels
             }
-            accepted = counts.pop("accepted")
+            accepted = counts.pop("accepted") + counts.pop("restored")
             assert accepted == sum(counts.values()) + samples["penstock_sink_pending", (("sink", name),)]
         for name in self.supervisor.topology.ledger.clients:
             asked = samples["penstock_client_frames_asked_total", (("backend", name),)]
@@ -85,7 +86,9 @@ class Run:
 
 
 def run(
-    tree: dict[str, Any], during: During | None = None, plugins: Sequence[type[SourceConfig | BackendConfig]] = ()
+    tree: dict[str, Any],
+    during: During | None = None,
+    plugins: Sequence[type[SourceConfig | BackendConfig | SinkConfig]] = (),
 ) -> Run:
     """Run a pipeline of fakes to its end; `during` runs beside it in the loop, `plugins` are there besides the fakes.
 

@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import json
 import socket
+import ssl
 import struct
 import threading
 from collections import deque
@@ -96,10 +97,12 @@ class MisbehavingServer:
 
     Args:
         answer: the good answer to a request: a JSON document, bytes, or a `Reply`.
+        tls: it speaks HTTPS with this.
     """
 
-    def __init__(self, answer: Callable[[Asked], Any]) -> None:
+    def __init__(self, answer: Callable[[Asked], Any], tls: ssl.SSLContext | None = None) -> None:
         self._answer = answer
+        self._tls = tls
         self._script: deque[Reply] = deque()
         self._always: Reply = WELL
         self._lock = threading.Lock()
@@ -134,7 +137,7 @@ class MisbehavingServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     def paths(self) -> list[str]:
         """Of all requests, in their order."""
@@ -161,7 +164,7 @@ class MisbehavingServer:
     async def _open(self) -> None:
         if self._server is None:
             self._server = await asyncio.start_server(
-                self._connected, "127.0.0.1", self.port, limit=1 << 26, reuse_address=True
+                self._connected, "127.0.0.1", self.port, limit=1 << 26, reuse_address=True, ssl=self._tls
             )
             self.port = self._server.sockets[0].getsockname()[1]
 

@@ -57,8 +57,9 @@ class Samples(dict[tuple[str, Labels], float]):
                 assert value == settled, f"ledger of {one}: {value:.0f} decoded, {settled:.0f} settled and in flight"
             if name == "penstock_sink_results_total" and ("outcome", "accepted") in labels:
                 one = {key: text for key, text in labels if key == "sink"}
-                settled = self.of(name, **one) - value + self.of("penstock_sink_pending", **one)
-                assert value == settled, f"ledger of {one}: {value:.0f} accepted, {settled:.0f} settled and pending"
+                entered = value + self.of(name, outcome="restored", **one)
+                settled = self.of(name, **one) - entered + self.of("penstock_sink_pending", **one)
+                assert entered == settled, f"ledger of {one}: {entered:.0f} accepted, {settled:.0f} settled and pending"
 
 
 class Tail:

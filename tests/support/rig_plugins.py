@@ -24,7 +24,8 @@ def plugin_path(folder: Path) -> dict[str, str]:
     metadata.mkdir(parents=True, exist_ok=True)
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: penstock-rigs\nVersion: 0\n")
     (metadata / "entry_points.txt").write_text(
-        "[penstock.backends]\nrig = rig_plugins:RigBackendConfig\n[penstock.sinks]\nslow = rig_plugins:SlowSinkConfig\n"
+        "[penstock.backends]\nrig = rig_plugins:RigBackendConfig\nwalker = walker:WalkerBackendConfig\n"
+        "[penstock.sinks]\nslow = rig_plugins:SlowSinkConfig\n"
     )
     return {"PYTHONPATH": f"{folder / 'plugins'}:{Path(__file__).parent}"}
 

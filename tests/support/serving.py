@@ -36,6 +36,12 @@ def source(name: str) -> dict[str, Any]:
         "in_flight": 0,
         "queued": 0,
         "queue_capacity": 4,
+        "scene": {
+            "tracks": 1,
+            "zones": {"door": {"person": 1}},
+            "lines": {"entry": {"in": {"person": 3}, "out": {}}},
+            "resumed_after_s": None,
+        },
         "details": {"codec": "h264", "width_px": 1920, "fps": 12.5},
     }
 

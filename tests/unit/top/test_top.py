@@ -34,7 +34,18 @@ def snapshot(at: float, counts: tuple[float, ...] = (0, 0, 0, 0), decoded: float
         "uptime_s": 100_000.0,
         "sources": [{"name": "gate", "state": "running", "content": "ok", "queued": 1, "queue_capacity": 4, **source}],
         "backends": [{"name": "local", "model": "m", "ready": True, "error": None}],
-        "sinks": [{"name": "lines", "open": False, "error": "disk \x1b[2J full", "outcomes": {"failed": 3}}],
+        "sinks": [
+            {"name": "lines", "state": "failed", "error": "disk \x1b[2J full", "outcomes": {"failed": 3}},
+            {
+                "name": "hook",
+                "state": "degraded",
+                "error": None,
+                "trouble": "no connection",
+                "pending": 1200,
+                "outcomes": {"dead_lettered": 7, "kept": 0},
+                "spool": {"oldest_age_s": 3725.2},
+            },
+        ],
     }
     return Snapshot(at, samples, status)
 
@@ -87,6 +98,23 @@ def test_the_page_has_a_line_for_each_and_says_what_was_lost() -> None:
         *("stale", "1,234,", "failed", "decode", "2"),
     ]
     assert any(line.startswith("local") and "ready" in line for line in text.split("\n"))
+
+
+def test_of_a_sink_one_sees_what_waits_for_how_long_and_why() -> None:
+    (hook,) = [line for line in shown(snapshot(2)).split("\n") if line.startswith("hook")]
+    assert hook.split() == [
+        "hook",
+        "degraded",
+        "0.0",
+        "0.0",
+        "1200",
+        "1:02:05",
+        "dead",
+        "lettered",
+        "7",
+        "no",
+        "connection",
+    ]
 
 
 def test_what_a_daemon_says_does_not_steer_the_terminal() -> None:
