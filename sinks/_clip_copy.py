@@ -1,6 +1,7 @@
 """Clips of one source that plays files: copied out of the file itself."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -68,11 +69,15 @@ class FileCutter:
         ago_s = max(0.0, event.at - event.began_at) if event.phase == "new" else 0.0
         start_s, end_s = max(0.0, at_s - ago_s - plan.pre_roll_s), at_s + plan.post_roll_s
         cut = self._cut
+        if event.phase == "end" and (cut is None or event.event_id not in cut.going_on):
+            return  # of the file, or the round, before: its clip is written
         before: _Cut | None = None
         if cut is not None and not self._belongs(cut, path, at_s, start_s):
             before, cut = cut, None
             self._cut = None
-        if cut is None and event.phase != "end":
+            if before.going_on:  # nobody said that they went: they were there to the end of the file
+                before.end_s = math.inf
+        if cut is None:
             cut = self._cut = _Cut(event, path, start_s, end_s, now_s, Account(event.source))
         if cut is not None:
             cut.account.note(event)

@@ -31,7 +31,7 @@ class _View(NamedTuple):
         picture: the same, for annotators that need it in RGB; None: it has to be made of the planes.
         prediction: what to draw.
         everything: all that is in the picture, for who hides something; None: not known.
-        scene: zones and lines.
+        scene: zones and lines, and what tracked objects are taken for.
         paths: where the objects came from, by row.
     """
 
@@ -151,7 +151,7 @@ class Drawing:
     def _draw(self, view: _View, onto: Planes, style: Style) -> None:
         copy_planes(onto, view.planes)
         if style.privacy:
-            hide(onto, view.everything, style.privacy)
+            hide(onto, view.everything, style.privacy, view.scene)
         if style.supervision and isinstance(view.prediction, Detections):
             self._annotate(view, view.prediction, onto, style)
         if style.marks or style.boxes or style.labels:

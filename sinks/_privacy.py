@@ -1,11 +1,12 @@
 """Making objects unrecognisable in 8-bit 4:2:0 planes: what is hidden is averaged away, not merely painted over."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.contracts.analysis import Scene
 from pipeline.contracts.errors import FatalError, PenstockError, TransientError
 from pipeline.contracts.result import Detections, Prediction
 from sinks._planes import Planes
@@ -13,15 +14,17 @@ from sinks._style import BlurStep, PrivacyStep
 
 _SMALLEST_CELL_PX = 8
 _SMALLEST_MARGIN_PX = 2
+_NOTHING: Mapping[int, str] = {}
 
 
-def hide(planes: Planes, found: Prediction | None, steps: Sequence[PrivacyStep]) -> None:
+def hide(planes: Planes, found: Prediction | None, steps: Sequence[PrivacyStep], scene: Scene | None = None) -> None:
     """Hide what the steps ask for, all of it or with an error: then the picture must not be shown.
 
     Args:
         planes: writable, of even width and height.
         found: all that was found in the picture; None where that is not known.
         steps: one after the other.
+        scene: what tracked objects are taken for: a person whom the model takes for a dog, once, stays hidden.
 
     Raises:
         FatalError: nothing that this model says can tell what to hide.
@@ -33,7 +36,9 @@ def hide(planes: Planes, found: Prediction | None, steps: Sequence[PrivacyStep])
         raise FatalError("blur and pixelate need a model that finds boxes: this one tells none")
     try:
         for step in steps:
-            for left, top, right, bottom in _regions(found, step, planes.y.shape):
+            for left, top, right, bottom in _regions(
+                found, step, planes.y.shape, _NOTHING if scene is None else scene.taken_for
+            ):
                 _coarsen(planes.y[top:bottom, left:right], step)
                 half = np.s_[top // 2 : bottom // 2, left // 2 : right // 2]
                 _coarsen(planes.u[half], step)
@@ -44,12 +49,16 @@ def hide(planes: Planes, found: Prediction | None, steps: Sequence[PrivacyStep])
         raise TransientError(f"a picture is not shown: hiding failed: {type(error).__name__}: {error}") from error
 
 
-def _regions(found: Detections, step: PrivacyStep, shape: Sequence[int]) -> list[list[int]]:
+def _regions(
+    found: Detections, step: PrivacyStep, shape: Sequence[int], taken_for: Mapping[int, str] = _NOTHING
+) -> list[list[int]]:
     """xyxy of what must be hidden, even, with the margin around it, inside of the picture."""
     rows = np.arange(len(found))
     if step.classes is not None:
         _check_classes(step.classes, found.names)
-        rows = np.array([row for row in range(len(found)) if found.label(row) in step.classes], np.intp)
+        ids = [-1] * len(found) if found.tracker_id is None else found.tracker_id.tolist()
+        named = [found.label(row) in step.classes or taken_for.get(ids[row]) in step.classes for row in range(len(ids))]
+        rows = np.flatnonzero(named)
     boxes = found.xyxy[rows].astype(np.float64)
     if np.isnan(boxes).any():
         raise TransientError("a picture is not shown: the model does not say where an object is that must be hidden")

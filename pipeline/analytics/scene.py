@@ -209,6 +209,7 @@ class SceneAnalyser:
             tuple(() if track is None else tuple(track.zones) for track in tracks) if self._zones else (),
             self._shapes,
             self._ends,
+            {track.tracker_id: track.class_name for track in tracks if track is not None},
         )
 
     def _untracked(self, frame: Frame, objects: "_Objects") -> Scene:

@@ -109,6 +109,8 @@ class Scene:
             are no zones.
         zone_shapes: the corners of each zone, as configured: the same table in every scene.
         line_shapes: start and end of each line, likewise.
+        taken_for: of each tracked object in the frame, by its number, the name of the class that it was taken for most
+            often; also of those that were left out for a sink.
     """
 
     tracks: tuple[Track | None, ...] = ()
@@ -119,3 +121,4 @@ class Scene:
     inside: tuple[tuple[str, ...], ...] = ()
     zone_shapes: Mapping[str, tuple[Point, ...]] = field(default_factory=dict)
     line_shapes: Mapping[str, tuple[Point, Point]] = field(default_factory=dict)
+    taken_for: Mapping[int, str] = field(default_factory=dict)

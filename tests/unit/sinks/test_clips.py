@@ -199,3 +199,21 @@ def test_clips_are_asked_for_with_two_keys(tmp_path: Path, ctx: PluginContext) -
     config = VideoSinkConfig.model_validate(keys)
     assert config.emit == "events"
     assert isinstance(config.build(ctx), ClipSink)
+
+
+def test_an_object_of_the_file_before_that_ends_late_does_not_end_the_clip_of_the_next_file(
+    tmp_path: Path, ctx: PluginContext, film: list[Frame], clips: Any
+) -> None:
+    """Who was there when a file ended is told as gone a second later: in the next file."""
+    other = list(clips.frames(clips.make("other.mp4", times_s=SIX_S)))
+    sink = ClipSink(plan(tmp_path / "{event}.mp4"), ctx)
+    sink.open()
+    sink.notice(event(seconds(film, 4.0), "new", "a"))
+    sink.notice(event(seconds(other, 0.2), "new", "b"))
+    sink.notice(event(seconds(film, 5.9), "end", "a"))
+    sink.notice(event(seconds(other, 3.0), "update", "b"))
+    sink.notice(event(seconds(other, 4.0), "end", "b"))
+    sink.close()
+    assert sorted(path.name for path in tmp_path.glob("[ab]*.mp4")) == ["a.mp4", "b.mp4"]
+    assert max(times(tmp_path / "a.mp4")) == pytest.approx(5.96, abs=0.05)  # a was there to the end of its file
+    assert max(times(tmp_path / "b.mp4")) == pytest.approx(4.5, abs=0.3)

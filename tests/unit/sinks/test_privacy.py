@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from moving import Film, wanted
 from PIL import Image
 
+from pipeline.analytics.wanted import only
 from pipeline.contracts.errors import FatalError, TransientError
 from pipeline.contracts.event import Best, ObjectEvent
 from pipeline.contracts.frame import Size
@@ -165,6 +167,24 @@ def test_what_a_sink_is_not_about_is_hidden_all_the_same() -> None:
     Drawing(style_of(draw=(PixelateStep(classes=("person",)),))).draw(shown, onto)
     Drawing(style_of(())).draw(shown, plain)
     assert detail(onto.y[10:60, 10:60]) < detail(plain.y[10:60, 10:60]) / 5
+
+
+def test_a_person_whom_the_model_takes_for_something_else_once_stays_hidden_also_where_only_others_are_shown() -> None:
+    film = Film(wanted({}))
+    walker, car = (10.0, 10.0, 60.0, 60.0), (90.0, 50.0, 150.0, 110.0)
+    for _ in range(5):
+        film.show(("person", walker), ("car", car))
+    taken_for_a_car, _ = film.show(("car", walker), ("car", car))
+    assert isinstance(taken_for_a_car.prediction, Detections)
+    shown = replace(taken_for_a_car, frame=picture_of().frame)
+    filtered = only(shown, taken_for_a_car.prediction, [1])
+    onto, plain = noisy(), noisy()
+    drawing = Drawing(style_of(draw=(PixelateStep(classes=("person",)),)))
+    Drawing(style_of(())).draw(shown, plain)
+    for one in (shown, filtered):
+        drawing.draw(one, onto)
+        assert detail(onto.y[10:60, 10:60]) < detail(plain.y[10:60, 10:60]) / 5
+        assert detail(onto.y[60:100, 96:144]) == detail(plain.y[60:100, 96:144])
 
 
 def event(of: Result, xyxy: tuple[float, float, float, float], *, told: bool = True) -> ObjectEvent:

@@ -27,7 +27,7 @@ from sinks._webhook_signature import Signer
 from sinks._webhook_template import KEYS, encoded, filled
 from sinks.webhook import WebhookSinkConfig
 
-SIGNING_KEYS = st.binary(min_size=24, max_size=64)
+SIGNING = st.binary(min_size=24, max_size=64)
 CHAT_KEY = "kYd8aYd93hd7Zs01qQ"
 
 
@@ -46,9 +46,7 @@ def parcel(number: int = 0, body: bytes = b'{"a":1}', picture: bytes = b"") -> P
 # Signatures
 
 
-@given(
-    key=SIGNING_KEYS, other=SIGNING_KEYS, body=st.binary(), message_id=st.from_regex(r"[0-9a-f]{32}", fullmatch=True)
-)
+@given(key=SIGNING, other=SIGNING, body=st.binary(), message_id=st.from_regex(r"[0-9a-f]{32}", fullmatch=True))
 def test_the_public_library_takes_our_signature_and_nothing_that_was_changed(
     key: bytes, other: bytes, body: bytes, message_id: str
 ) -> None:
