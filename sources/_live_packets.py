@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _ARRIVAL_BASE = Fraction(1, 90_000)
 _MAX_UNSTAMPED = 100  # packets at the beginning, before the first one that has a time stamp
 _MAX_FPS = 1000
+_BACK_S, _LEAP_S = 1.0, 10.0  # time stamps that go back, or leap ahead of what passed, by more have jumped
 _NOT_ENCODED = frozenset(["rawvideo", "v210", "wrapped_avframe"])
 
 
@@ -40,6 +41,7 @@ class Tap:
         self._place = {stream.index: place for place, stream in enumerate(streams)}
         self._writer: PacketWriter | None = None
         self._began_at_s = 0.0
+        self._last_s: tuple[float, float] | None = None  # of the video: its last time stamp, and when that came
         self._unstamped: list[EncodedPacket] = []
         self._off = False
 
@@ -51,6 +53,8 @@ class Tap:
             return
         place = self._place[packet.stream_index]
         is_key = bool(packet.is_keyframe)
+        if place == 0 and self._stamped and self._has_jumped(packet, at_s):
+            self.close()  # no file holds both: what follows is like another connection
         if self._writer is None:
             if place != 0 or not is_key:
                 return
@@ -74,6 +78,17 @@ class Tap:
             self._writer.close()
             self._writer = None
         self._unstamped.clear()
+
+    def _has_jumped(self, packet: "Packet[VideoStream]", at_s: float) -> bool:
+        """Whether the camera's clock was set since the packet before."""
+        stamp = packet.pts if packet.dts is None else packet.dts
+        if stamp is None or packet.time_base is None:
+            return False
+        before, self._last_s = self._last_s, (float(stamp * packet.time_base), at_s)
+        if before is None:
+            return False
+        step_s, passed_s = self._last_s[0] - before[0], at_s - before[1]
+        return step_s < -_BACK_S or step_s > passed_s + _LEAP_S
 
     def _begin(self, packet: "Packet[VideoStream]", at_s: float) -> None:
         self._began_at_s = at_s
