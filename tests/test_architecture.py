@@ -44,6 +44,7 @@ TOP = {
         "offer",
         "terminal",
         "inspection",
+        "looking",
         "doctor",
         "version",
         "service",

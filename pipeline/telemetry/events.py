@@ -2,159 +2,23 @@
 
 ERROR: data is lost or somebody must act. WARNING: it recovered by itself. INFO: the life of a component. Nothing is
 logged for each frame: what repeats goes through a limiter, and what it held back is said at the end. Each event has a
-name and fields beside its message, for programs that read the log.
+name and fields beside its message, for programs that read the log. `SourceEvents` has what happens to sources.
 """
 
-import logging
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from logging import DEBUG, ERROR, INFO, WARNING
+from typing import TYPE_CHECKING
 
-from pipeline.contracts.clock import Clock
 from pipeline.contracts.secret import redact
-from pipeline.telemetry.limits import Limiter, Turns
-from pipeline.telemetry.logs import LOGGER, Value
+from pipeline.telemetry.saying import CHRONIC_S, naming
+from pipeline.telemetry.source_events import SourceEvents
 
-DEBUG, INFO, WARNING, ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
-Listener = Callable[[str, str, str, str], None]
-"""Component, kind, value and detail of what sinks may want to know of the daemon; see `DaemonEvent`. Never waits."""
-
-CHRONIC_S = 60.0
-"""What a camera may do for days is said once a minute."""
-
-_SHOWN = {
-    "ok": "the picture is ok",
-    "frozen": "the picture is frozen",
-    "black": "the picture is black",
-    "moved": "the picture shows another scene: was the camera moved?",
-}
+if TYPE_CHECKING:
+    from pipeline.telemetry.logs import Value
 
 
-class Events:
-    """Made by the app; called from every thread.
-
-    Args:
-        clock: for the limiters.
-        mask: takes secrets out of a text that goes elsewhere than to the log, which has its own.
-    """
-
-    def __init__(self, clock: Clock, mask: Callable[[str], str] = redact) -> None:
-        self.mask = mask
-        self._log = logging.getLogger(LOGGER)
-        self._limiter = Limiter(clock)
-        self._turns = Turns(clock)
-        self._lock = threading.Lock()
-        self._listener: Listener | None = None
-
-    def listen(self, listener: Listener) -> None:
-        """From now on `listener` is told what sinks may want to know of the daemon, from any thread."""
-        self._listener = listener
-
-    # Sources
-
-    def source_up(self, source: str, away_s: float | None) -> None:
-        """The first frame came; `away_s` is how long it was away, None at the start."""
-        back = "" if away_s is None else f" again after {away_s:.1f} s"
-        away = {} if away_s is None else {"away_s": round(away_s, 1)}
-        untold = 0
-        with self._lock:
-            told = self._turns.up(source)
-            if told:
-                untold = sum(self._limiter.forget(f"source {source}\0still down").values())
-            else:
-                self._limiter.hold(f"source {source}\0up")
-        if told:
-            attempts = f", {untold:,} more failed attempt{'s' * (untold != 1)}" if untold else ""
-            self._say(INFO, "source_up", f"source {source}: running{back}{attempts}", source=source, **away)
-
-    def source_down(self, source: str, code: str, delay_s: float, error: object) -> None:
-        """It gave frames (or was never tried before) and failed: said once, until it is up again."""
-        with self._lock:
-            told = self._turns.down(source)
-            if told:
-                self._limiter.begin(f"source {source}\0still down: {code}")
-            else:
-                self._limiter.hold(f"source {source}\0down")
-        if told:
-            message = f"source {source}: down: {code}: {error}; next try in {delay_s:.1f} s"
-            self._say(WARNING, "source_down", message, source=source, code=code, delay_s=round(delay_s, 1))
-
-    def source_still_down(self, source: str, code: str, delay_s: float, error: object) -> None:
-        """One more attempt failed; told at once where it is for another reason, else once a minute."""
-        with self._lock:
-            held = self._limiter.let_through(f"source {source}\0still down: {code}", CHRONIC_S)
-            if held is not None:
-                self._turns.said_down(source)
-        if held is not None:
-            message = f"source {source}: still down: {code}: {error}; next try in {delay_s:.1f} s{_more(held)}"
-            about: dict[str, Value] = {"code": code, "delay_s": round(delay_s, 1), "held_back": held}
-            self._say(WARNING, "source_still_down", message, source=source, **about)
-
-    def source_content(self, source: str, content: str, before: str) -> None:
-        """What its pictures show changed: frozen, black, moved, or ok again."""
-        self._say(
-            INFO if content == "ok" else WARNING,
-            "source_content",
-            f"source {source}: {_SHOWN.get(content, content)} (before: {before})",
-            source=source,
-            content=content,
-            before=before,
-        )
-
-    def source_paused(self, source: str) -> None:
-        """Somebody paused it."""
-        self._say(INFO, "source_paused", f"source {source}: paused", source=source)
-
-    def source_resumed(self, source: str) -> None:
-        """Somebody resumed it."""
-        self._say(INFO, "source_resumed", f"source {source}: resumed", source=source)
-
-    def source_restarted(self, source: str) -> None:
-        """Somebody asked for a new connection."""
-        self._say(INFO, "source_restarted", f"source {source}: restarted by order", source=source)
-
-    def frame_corrupt(self, source: str) -> None:
-        """The decoder concealed damage in a frame (counted)."""
-        message = f"source {source}: a damaged frame"
-        self._limited(WARNING, "frame_corrupt", message, "corrupt", CHRONIC_S, source=source)
-
-    def time_jumped(self, source: str) -> None:
-        """The camera's time stamps jumped (counted)."""
-        message = f"source {source}: time stamps jumped"
-        self._limited(WARNING, "time_jumped", message, "time jump", CHRONIC_S, source=source)
-
-    def source_ended(self, source: str, frames: int) -> None:
-        """It came to its end, as files do."""
-        self._forget(source)
-        self._say(INFO, "source_ended", f"source {source}: ended after {frames:,} frames", source=source, frames=frames)
-
-    def source_stopped(self, source: str, frames: int) -> None:
-        """It was told to stop."""
-        self._forget(source)
-        message = f"source {source}: stopped after {frames:,} frames"
-        self._say(INFO, "source_stopped", message, source=source, frames=frames)
-
-    def source_failed(self, source: str, code: str, error: object) -> None:
-        """It failed for good; all others go on."""
-        self._say(ERROR, "source_failed", f"source {source}: {code}: {error}", source=source, code=code)
-
-    def frame_not_decoded(self, source: str, detail: str, file: str | None = None) -> None:
-        """One frame was broken (the ledger counts it); a whole file that is, is always named."""
-        message = f"source {source}: not decoded: {detail}"
-        if file is not None:
-            self._say(WARNING, "file_not_decoded", message, source=source, file=file)
-        else:
-            self._limited(WARNING, "frame_not_decoded", message, "failed_decode", source=source)
-
-    def counts_resumed(self, source: str, away_s: float, lines: int) -> None:
-        """Its lines go on with what the run before has counted; what crossed them in between was not counted."""
-        counts = f"the counts of {lines} line{'s' * (lines != 1)} go on after {away_s:,.0f} s without frames"
-        self._say(INFO, "counts_resumed", f"source {source}: {counts}", source=source, away_s=round(away_s, 1))
-        self._announce(f"source {source}", "counts", "resumed", counts)
-
-    def counts_not_kept(self, source: str, error: object) -> None:
-        """What its lines counted could not be written; it is tried again."""
-        message = f"source {source}: what its lines counted cannot be kept: {error}"
-        self._limited(WARNING, "counts_not_kept", message, "counts", CHRONIC_S, source=source)
+class Events(SourceEvents):
+    """Made by the app; called from every thread."""
 
     # Backends
 
@@ -270,11 +134,11 @@ class Events:
     def bug(self, component: str, error: BaseException) -> None:
         """A plugin raised what it should not: a traceback, since somebody must mend it."""
         message = f"{component}: {type(error).__name__}: {error}"
-        self._say(ERROR, "bug", message, error, **_about(component), error=type(error).__name__)
+        self._say(ERROR, "bug", message, error, **naming(component), error=type(error).__name__)
 
     def note(self, component: str, message: str) -> None:
         """A plugin has something to tell (`Context.warn`)."""
-        self._say(WARNING, "note", f"{component}: {message}", **_about(component))
+        self._say(WARNING, "note", f"{component}: {message}", **naming(component))
 
     def component_state(self, component: str, state: str, detail: str, *, well: bool) -> None:
         """A component's own state changed (`Context.tell`): its circuit opened, its budget is used up."""
@@ -343,71 +207,3 @@ class Events:
     def unbalanced(self, fault: str) -> None:
         """The ledger does not balance: a bug in Penstock itself."""
         self._say(ERROR, "unbalanced", f"ledger: {fault}")
-
-    def say_leftovers(self) -> None:
-        """Say what the limiter held back; called once, at the end."""
-        with self._lock:
-            held = self._limiter.leftovers()
-        for key, count in held.items():
-            self._leftover(key, count)
-
-    # How it is said
-
-    def _announce(self, component: str, kind: str, value: str, detail: str) -> None:
-        """Tell the sinks that want notices of the daemon."""
-        if self._listener is not None:
-            self._listener(component, kind, value, self.mask(detail))
-
-    def _say(self, level: int, event: str, message: str, bug: BaseException | None = None, /, **fields: Value) -> None:
-        self._log.log(level, "%s", message, exc_info=bug, extra={"fields": {"event": event, **fields}})
-
-    def _limited(
-        self, level: int, event: str, message: str, kind: str, every_s: float | None = None, /, **fields: Value
-    ) -> None:
-        component = next((f"{key} {fields[key]}" for key in ("source", "backend", "sink") if key in fields), event)
-        self._let_through(component, level, event, message, kind=kind, every_s=every_s, fields=fields)
-
-    def _limited_of(self, component: str, level: int, event: str, message: str, kind: str, **fields: Value) -> None:
-        self._let_through(
-            component, level, event, message, kind=kind, every_s=None, fields={**_about(component), **fields}
-        )
-
-    def _let_through(
-        self,
-        component: str,
-        level: int,
-        event: str,
-        message: str,
-        *,
-        kind: str,
-        every_s: float | None,
-        fields: Mapping[str, Value],
-    ) -> None:
-        with self._lock:
-            held = self._limiter.let_through(f"{component}\0{kind}", every_s)
-        if held is not None:
-            more: dict[str, Value] = {"held_back": held} if held else {}
-            self._say(level, event, message + _more(held), **fields, **more)
-
-    def _leftover(self, key: str, count: int) -> None:
-        component, _, kind = key.partition("\0")
-        message = f"{component}: {kind}: {'once more' if count == 1 else f'{count:,} more times'}"
-        self._say(WARNING, "held_back", message, **_about(component), kind=kind, held_back=count)
-
-    def _forget(self, source: str) -> None:
-        """It is over, and may never come again: say what was held back, and keep nothing of it."""
-        with self._lock:
-            self._turns.forget(source)
-            held = self._limiter.forget(f"source {source}\0")
-        for key, count in held.items():
-            self._leftover(key, count)
-
-
-def _more(held: int) -> str:
-    return f" ({held:,} more like it before)" if held else ""
-
-
-def _about(component: str) -> dict[str, Value]:
-    """`source gate` as the field `source=gate`."""
-    kind, _, name = component.partition(" ")
-    return {kind: name} if kind in {"source", "backend", "sink"} and name else {"component": component}
