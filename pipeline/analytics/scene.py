@@ -24,6 +24,9 @@ NO_TRACK = -1
 """The `tracker_id` of an object that is no track (yet), as supervision has it."""
 
 
+_GATE_LATE_S = 1.0
+"""The frame that a motion gate lets pass now and then may be so late."""
+
 _MADE_UP = 0.1
 """A tenth of the frames that come too late for tracking is too much."""
 
@@ -35,16 +38,19 @@ class Wanted(NamedTuple):
         tracking: how objects are tracked; None: they are not.
         zones: by name.
         lines: by name.
+        still_s: up to so much time between two frames passed because nothing moved: there is a motion gate.
     """
 
     tracking: TrackingConfig | None = None
     zones: Mapping[str, ZoneConfig] = {}
     lines: Mapping[str, LineConfig] = {}
+    still_s: float = 0.0
 
     @classmethod
     def of(cls, config: SourceConfig) -> "Wanted":
         """From a source's keys."""
-        return cls(config.tracking, config.zones, config.lines)
+        still_s = 0.0 if config.motion is None else config.motion.keepalive_s + _GATE_LATE_S
+        return cls(config.tracking, config.zones, config.lines, still_s)
 
     @property
     def anything(self) -> bool:
@@ -147,21 +153,31 @@ class SceneAnalyser:
         if not isinstance(found, Detections):
             return result
         now_s, begins = self._clock.advance(result.frame)
+        gap_s, self._last_s = now_s - self._last_s, now_s
+        still_s = self._still_s(gap_s)
         tracking = self._wanted.tracking
         if tracking is not None and len(found):
-            is_sparse = now_s - self._last_s > tracking.lost_after_s + TICK_S
+            is_sparse = gap_s - still_s > tracking.lost_after_s + TICK_S
             self.sparse = self.sparse + 1 if is_sparse else max(0.0, self.sparse - _MADE_UP)
-        self._last_s = now_s
         if begins:
             self._end_tracks()
         if self._tracker is None:
             return replace(result, scene=self._untracked(result.frame, _Objects.of(found)))
         objects = _Objects.of(found, MAX_TRACKED)
+        if still_s:
+            self._tracker.stand_still(still_s)
         followed, gone = self._tracker.look(now_s, result.frame.captured_at, objects.boxes)
         self._forget(gone)
         scene = self._tracked(result.frame, now_s, objects, followed)
         numbers = np.array([NO_TRACK if track is None else track.tracker_id for track in scene.tracks], np.int32)
         return replace(result, prediction=replace(found, tracker_id=numbers), scene=scene)
+
+    def _still_s(self, gap_s: float) -> float:
+        """How much of the time since the last frame nothing moved: who stands there is not gone."""
+        wanted = self._wanted
+        if wanted.tracking is None or gap_s > wanted.still_s:
+            return 0.0
+        return max(0.0, gap_s - wanted.tracking.lost_after_s / 2)
 
     def _forget(self, gone: Sequence[Followed]) -> None:
         """These are gone."""

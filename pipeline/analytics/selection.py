@@ -186,6 +186,8 @@ class ChangeSelection:
     def _objects(self, result: Result, found: Detections, rows: list[int], now_s: float) -> Mapping[str, Hashable]:
         scene = result.scene
         says: dict[str, list[Hashable]] = {}
+        if len(found) and (scene is None or not scene.tracks):
+            self._there.clear()  # nothing tracks any more: nobody would say who is gone
         if scene is not None and (scene.tracks or self._there):
             self._follow(scene, frozenset(rows), now_s)
             for event_id in sorted(self._there):

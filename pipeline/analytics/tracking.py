@@ -161,6 +161,12 @@ class Tracker:
                 followed.tracker_id, followed.event_id = self._next_id(), new_id()
         return found, gone
 
+    def stand_still(self, still_s: float) -> None:
+        """So much time passed since the last frame, and nothing moved: all is as if that had been so much later."""
+        self._now_s += still_s
+        for followed in self._followed:
+            followed.seen_s += still_s
+
     def end(self) -> list[Followed]:
         """Nothing of what was seen goes on: all of it is gone, and returned."""
         gone, self._followed, self._course = self._followed, [], Course()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pipeline.contracts.component import FrozenModel
 
@@ -34,6 +34,16 @@ class ZoneConfig(FrozenModel):
     anchor: Anchor = Field(default="bottom_center", description="the point of a box that must lie inside")
     min_dwell_s: float = Field(default=0.0, ge=0, description="an object counts after so many seconds inside")
 
+    @field_validator("polygon")
+    @classmethod
+    def _is_an_area(cls, polygon: tuple[Point, ...]) -> tuple[Point, ...]:
+        edges = list(zip(polygon, (*polygon[1:], polygon[0]), strict=True))
+        if any(_cross(*one, *other) for i, one in enumerate(edges) for other in edges[:i]):
+            raise ValueError("its edges cross each other: name the corners in turn, around the area")
+        if abs(sum(a[0] * b[1] - b[0] * a[1] for a, b in edges)) < _NO_AREA:
+            raise ValueError("it has no area: its corners lie on one line")
+        return polygon
+
 
 class LineConfig(FrozenModel):
     """A `[sources.NAME.lines.LINE]` table: objects that cross it are counted, each direction by itself.
@@ -45,6 +55,18 @@ class LineConfig(FrozenModel):
     end: Point = Field(description="[x, y] as shares of width and height, 0..1")
     classes: tuple[str, ...] | None = Field(default=None, description="only these classes; all if left out")
     anchor: LineAnchor = Field(default="bottom_center", description="the point of a box that must cross")
+
+
+_NO_AREA = 1e-9
+
+
+def _cross(a: Point, b: Point, c: Point, d: Point) -> bool:
+    """Whether the lines from a to b and from c to d meet inside of both."""
+
+    def side(p: Point, q: Point, r: Point) -> float:
+        return (q[0] - p[0]) * (r[1] - p[1]) - (q[1] - p[1]) * (r[0] - p[0])
+
+    return side(a, b, c) * side(a, b, d) < -(_NO_AREA**2) and side(c, d, a) * side(c, d, b) < -(_NO_AREA**2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,24 @@ def test_a_file_whose_run_was_stopped_midway_is_not_counted_twice(tmp_path: Path
     assert min(number for number in tracker_ids(again) if number > 0) > 1  # numbers are never given again
 
 
+def test_what_a_file_has_counted_is_kept_while_a_reload_leaves_its_lines_out(tmp_path: Path) -> None:
+    plain = {"endless": True, "fps": 500.0}
+    counting = {**plain, "tracking": {}, "lines": {"middle": MIDDLE}}
+
+    def counted(this: Run) -> float:
+        return this.scrape().get(("penstock_line_crossings_total", IN), 0)
+
+    async def during(this: Run) -> None:
+        await this.until(lambda: counted(this) >= 2)
+        await this.supervisor.apply(settings_of({"type": "fake", **plain}, tmp_path))
+        kept = json.loads((tmp_path / "scenes" / "cam.json").read_text())["lines"]["middle"]["counts"]["in"]["person"]
+        await this.supervisor.apply(settings_of({"type": "fake", **counting}, tmp_path))
+        assert counted(this) >= kept >= 2
+        this.supervisor.stop("test")
+
+    run(tree(counting, tmp_path), during, plugins=[WalkerBackendConfig])
+
+
 def test_a_source_without_these_keys_has_no_scene_and_no_file(tmp_path: Path) -> None:
     this = run(tree({"frames": 5}, tmp_path), plugins=[WalkerBackendConfig])
     assert [result.scene for result in this.sink().results] == [None] * 5

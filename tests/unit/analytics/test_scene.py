@@ -2,10 +2,12 @@
 
 from itertools import count
 
-from moving import Film, box, walk, wanted
+import pytest
+from fakes import FakeSourceConfig
+from moving import Film, box, ids, walk, wanted
 
 from pipeline.analytics.geometry import distance_to_edge, inside
-from pipeline.analytics.scene import SceneAnalyser
+from pipeline.analytics.scene import SceneAnalyser, Wanted
 
 FLAT = {"start": [0.0, 0.5], "end": [1.0, 0.5]}
 LOWER = {"polygon": [[0.0, 0.5], [1.0, 0.5], [1.0, 1.0], [0.0, 1.0]]}
@@ -81,3 +83,31 @@ def test_the_edge_of_a_polygon_and_the_distance_to_it() -> None:
     assert distance_to_edge(points, square).tolist() == [5, 0, 0, 0, 0, 5, 5]
     flat = np.array([[0, 0], [10, 0], [5, 0]], np.float64)  # no area: nobody is inside, and nothing breaks
     assert not inside(points, flat).any()
+
+
+def test_who_stands_where_a_motion_gate_lets_no_frame_pass_is_not_gone() -> None:
+    config = FakeSourceConfig.model_validate(
+        {"tracking": {}, "motion": {"keepalive_s": 10.0}, "zones": {"all": {"polygon": [[0, 0], [1, 0], [1, 1]]}}}
+    )
+    film = Film(Wanted.of(config))
+    parked = ("car", box(700, 100))
+    film.show(parked)
+    began, _ = film.show(parked)
+    for _ in range(20):
+        looked_at, scene = film.show(parked, after_s=10.04)
+        assert ids(looked_at) == ids(began)
+        assert scene.occupancy == {"all": {"car": 1}}
+        assert not scene.ended
+    assert film.analyser.sparse == 0
+    track = scene.tracks[0]
+    assert track is not None
+    assert track.age_s == pytest.approx(200.9)
+    gone_s, scene = 0.0, film.show(after_s=0.1)[1]
+    while not scene.ended:  # and who is gone is gone as soon as ever
+        scene = film.show(after_s=0.1)[1]
+        gone_s += 0.1
+    assert gone_s == pytest.approx(1.0, abs=0.11)
+    film.show(parked)
+    _, scene = film.show(parked)
+    _, after_an_outage = film.show(parked, after_s=60.0)
+    assert [track.event_id for track in after_an_outage.ended] == [each.event_id for each in scene.tracks if each]

@@ -266,6 +266,14 @@ def test_a_track_that_is_seen_never_again_and_never_ended_is_gone_in_the_end() -
     assert _changes(*results) == [0, 121]
 
 
+def test_when_tracking_is_turned_off_numbers_count_again_at_once() -> None:
+    def untracked(at_s: float, count: int) -> Result:
+        return seen(at_s, *[Thing("car")] * count, tracks=False)
+
+    results = [seen(0, Thing("car", 1)), untracked(1, 1), untracked(2, 1), untracked(3, 2), untracked(4, 0)]
+    assert _changes(*results) == [0, 1, 3, 4]
+
+
 def test_a_score_that_wavers_is_no_change_and_to_leave_the_zone_is_one() -> None:
     where = WhereConfig(min_confidence=0.5, zones=("door",))
     sure = Thing("car", 1, confidence=0.6, zones={"door": 1.0})
