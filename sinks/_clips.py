@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.contracts.packets import PacketReader
 
 _LAG_S = 10.0  # the sink may be so late before a clip loses packets
-_MAX_SHOWN = 100  # file names in the summary
+_MAX_SHOWN = 5  # file names in the summary
 
 
 class ClipPlan(NamedTuple):
@@ -155,7 +155,7 @@ class ClipSink:
     def written(self) -> Sequence[str]:
         """The first hundred clips, and how many more there are."""
         more = self._finished - len(self._shown)
-        return [*self._shown, *([f"and {more} more"] if more > 0 else [])]
+        return [*self._shown, *([f"{more:,} more files"] if more > 0 else [])]
 
     def _cutters(self) -> list[LiveCutter | FileCutter]:
         return [*self._live.values(), *self._files.values()]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _LAG_S = 10.0  # the sink may be so late before a recording loses packets
 _TOLERANCE_S = 0.01
-_MAX_SHOWN = 100  # file names in the summary
+_MAX_SHOWN = 5  # file names in the summary
 
 
 class CopyPlan(NamedTuple):
@@ -158,7 +158,7 @@ class CopySink:
     def written(self) -> Sequence[str]:
         """The first hundred files, and how many more there are."""
         more = self._finished - len(self._shown)
-        return [*self._shown, *([f"and {more} more"] if more > 0 else [])]
+        return [*self._shown, *([f"{more:,} more files"] if more > 0 else [])]
 
     def _drain(self, recordings: Sequence[_Recording]) -> list[PenstockError]:
         failures: list[PenstockError] = []

@@ -174,7 +174,7 @@ class VideoSink:
             self._finish(source)
         make_folder(path.parent)
         if free_bytes(path.parent) < self._plan.rules.min_free_bytes + BEGIN_BYTES:
-            raise TransientError(f"{display(path)} cannot be begun: the disk is nearly full")
+            raise TransientError(f"{display(path)} cannot be begun: the disk is nearly full (min_free_bytes)")
         segment = self._begin(self._free_name(path, result), result, kind, showing, goes_on=goes_on)
         self._writing[source] = (path, segment)
         return segment

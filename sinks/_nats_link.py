@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import ssl
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ _FAREWELL_S = 2.0
 # JetStream's error codes for what the next attempt will not change: message and header too large.
 _FOR_GOOD = {10054, 10097}
 _PERMISSIONS = "permissions violation for publish to"
+_NO_STREAM = 'no stream for this subject: make one, or set stream = "NAME" and create_stream = true'
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +212,7 @@ class NatsLink:
             words = shorten(str(error))
             return RefusedError(f"{where} refuses it: {words}", answer=words, delivered=delivered)
         if isinstance(error, NoStreamResponseError | NoRespondersError):
-            return UndeliveredError(f"{where} has no stream for this subject: make one", delivered=delivered)
+            return UndeliveredError(f"{where} has {_NO_STREAM}", delivered=delivered)
         return UndeliveredError(f"{where} {self._fault(error)}", delivered=delivered)
 
     def _fault(self, error: Exception) -> str:
@@ -222,6 +224,8 @@ class NatsLink:
             return f"TLS: {shorten(tls_fault(error))}"
         if isinstance(error, TimeoutError):
             return "does not answer"
+        if isinstance(error, OSError) and error.errno:
+            return f"cannot be reached: {os.strerror(error.errno)}"  # asyncio's own words repeat the address
         if isinstance(error, OSError) and error.strerror:
             return shorten(error.strerror).lower()
         return _words(error)

@@ -66,6 +66,9 @@ def _check_names(template: str, allowed: Iterable[str]) -> str:
             raise ValueError(f"unknown placeholder {{{name}}}; there are {known}; a brace itself is {{{{ or }}}}")
     if Path(template.format_map(_EXAMPLE)).name in {"", ".."}:
         raise ValueError("this is a folder; the name of a file is needed")
+    root = os.path.normpath(fixed_root(template))
+    if not Path(os.path.normpath(template.format_map(_EXAMPLE))).is_relative_to(root):
+        raise ValueError("it leads out of its folder: take away the .. behind a placeholder")
     return template
 
 

@@ -30,12 +30,12 @@ class Window(NamedTuple):
     Attributes:
         segments: their format.
         segment_s: how long one is, about.
-        count: so many are in it.
+        length: so many are in it.
     """
 
     segments: Literal["ts", "mp4"]
     segment_s: float
-    count: int
+    length: int
 
 
 class Playlist:
@@ -147,7 +147,7 @@ def _options(path: Path, window: Window, *, is_live: bool) -> dict[str, str]:
     return {
         **begins,
         "hls_time": str(window.segment_s),
-        "hls_list_size": str(window.count),
+        "hls_list_size": str(window.length),
         "hls_delete_threshold": str(_OLD_SEGMENTS),
         "hls_flags": flags,
         "hls_segment_type": "mpegts" if window.segments == "ts" else "fmp4",

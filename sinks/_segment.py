@@ -126,7 +126,7 @@ class Segment:
             raise FatalError(f"{display(self.path)} was given up")
         needed = self._rules.min_free_bytes + self.frames * _INDEX_BYTES_PER_FRAME
         if free_bytes(self._file.part.parent) < needed:
-            raise TransientError(f"{display(self.path)} cannot grow: the disk is nearly full")
+            raise TransientError(f"{display(self.path)} cannot grow: the disk is nearly full (min_free_bytes)")
         try:
             stamp = self._track.write(frame)
         except (av.FFmpegError, OSError, ValueError) as error:

@@ -1,18 +1,34 @@
 """What is drawn, and how: the steps of `draw` and the names of `annotators`, as one style that sinks can share."""
 
 import difflib
+import re
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field
 
 from pipeline.contracts.component import FrozenModel
 
-_COLOR = r"^(class|track|#[0-9a-fA-F]{6})$"
+_RGB = r"#[0-9a-fA-F]{6}"
 
-ColorName = Annotated[str, Field(pattern=_COLOR)]
+
+def _check_color(color: str) -> str:
+    if not re.fullmatch(rf"class|track|{_RGB}", color):
+        raise ValueError(f'must be "class", "track" or "#rrggbb", got "{color}"')
+    return color
+
+
+def _check_rgb(color: str) -> str:
+    if not re.fullmatch(_RGB, color):
+        raise ValueError(f'must be "#rrggbb", got "{color}"')
+    return color
+
+
+ColorName = Annotated[
+    str, AfterValidator(_check_color), Field(json_schema_extra={"pattern": f"^(class|track|{_RGB})$"})
+]
 """What colour to draw in: "class": each class its own; "track": each object its own; or "#rrggbb"."""
 
-FixedColor = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
+FixedColor = Annotated[str, AfterValidator(_check_rgb), Field(json_schema_extra={"pattern": f"^{_RGB}$"})]
 
 
 class _Step(FrozenModel):
@@ -178,8 +194,8 @@ def _check_name(name: str) -> str:
     if name in _STEPS:
         return name
     near = difflib.get_close_matches(name, _STEPS, n=1)
-    hint = f", did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"unknown annotator {name!r}{hint}; there are {', '.join(sorted(_STEPS))}")
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(_STEPS))}"
+    raise ValueError(f"there is no annotator {name!r}; {hint}")
 
 
 AnnotatorName = Annotated[str, AfterValidator(_check_name)]

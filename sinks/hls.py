@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import ByteSize, Field, field_validator, model_validator
 
@@ -10,7 +10,7 @@ from pipeline.contracts.component import Context
 from pipeline.contracts.errors import FatalError, PenstockError, TransientError
 from pipeline.contracts.result import Result
 from sinks._encoder import Codec
-from sinks._files import free_bytes, make_folder
+from sinks._files import keep_reserve, make_folder
 from sinks._paths import PathTemplate, check_writable, display, fixed_root, known_path, path_for, placeholders
 from sinks._playlist import Playlist, Window, pieces
 from sinks._showing import Showing, ShowingConfig
@@ -21,6 +21,8 @@ SUFFIX = ".m3u8"
 
 class HlsSinkConfig(ShowingConfig):
     """A live playlist for each source: NAME.m3u8 and NAME-000001.ts beside it, the older ones removed."""
+
+    file_per_source: ClassVar[bool] = True
 
     type: Literal["hls"] = "hls"
     path: PathTemplate = Field(description="the playlist (.m3u8); placeholder: {source}")
@@ -124,15 +126,14 @@ class HlsSink:
 
     def written(self) -> Sequence[str]:
         """The playlists, each with what is in it."""
-        return [display(path) for playlist in self._owners for path in (playlist, *pieces(playlist))]
+        return [display(path) for playlist in self._owners for path in (playlist, *pieces(playlist)) if path.exists()]
 
     def _write(self, result: Result) -> None:
         if self._showing is None:
             raise FatalError("the sink is not open")
         planes = result.frame.picture.yuv420p()
         current = self._list(result, Kind.of(result.frame, planes), self._showing)
-        if free_bytes(current.path.parent) < self._config.min_free_bytes:
-            raise TransientError(f"{display(current.path)} cannot go on: the disk is nearly full")
+        keep_reserve(current.path.parent, self._config.min_free_bytes)
         self._showing.fill(current.canvas(), result, planes)
         try:
             current.write(result.frame)
@@ -155,8 +156,7 @@ class HlsSink:
         if owner != source:
             raise FatalError(f"{owner} and {source} have one playlist, {display(path)}: put {{source}} into its path")
         make_folder(path.parent)
-        if free_bytes(path.parent) < self._config.min_free_bytes:
-            raise TransientError(f"{display(path)} cannot be begun: the disk is nearly full")
+        keep_reserve(path.parent, self._config.min_free_bytes)
 
         def begin() -> Playlist:
             return Playlist(

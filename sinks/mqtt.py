@@ -76,7 +76,7 @@ class MqttSender:
         if self._broker.tls is not None and not self._config.verify_tls:
             self._ctx.warn(unverified(self._broker.where))
         if self._config.home_assistant and not self._config.counts_are_whole:
-            self._ctx.warn("home_assistant shows no counts: with `where`, or without frames, they would not be all")
+            self._ctx.warn('home_assistant shows no counts of objects: they need emit = "frames" and no where')
         with contextlib.suppress(UndeliveredError):
             self._connection()
 

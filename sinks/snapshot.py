@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _SUFFIXES = (".jpg", ".jpeg")
 _MAX_OPEN = 10_000  # events of which a better picture may come
-_MAX_SHOWN = 100  # file names in the summary
+_MAX_SHOWN = 5  # file names in the summary
 
 
 class SnapshotSinkConfig(SinkConfig):
@@ -85,6 +85,8 @@ class SnapshotSinkConfig(SinkConfig):
     def _makes_sense(self) -> Self:
         if self.crop == "object" and self.emit != "events":
             raise ValueError('crop = "object" needs emit = "events": a result may have many objects')
+        if "when" in self.model_fields_set and self.emit != "events":
+            raise ValueError(f'when is about events, and emit is "{self.emit}"')
         return self
 
     def check(self) -> None:
@@ -223,7 +225,7 @@ class SnapshotSink:
     def written(self) -> Sequence[str]:
         """The first hundred files, and how many more there are."""
         more = self._written - len(self._shown)
-        return [*self._shown, *([f"and {more} more"] if more > 0 else [])]
+        return [*self._shown, *([f"{more:,} more files"] if more > 0 else [])]
 
     def _begin(self, event: ObjectEvent) -> None:
         path = self._path(event)

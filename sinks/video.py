@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, ByteSize, Field, field_validator, model_validator
 
@@ -29,6 +29,8 @@ _Interval = Annotated[Annotated[float, Field(gt=0, le=3600)] | None, BeforeValid
 
 class VideoSinkConfig(ShowingConfig, RecordingConfig):
     """The source's video with boxes and labels, its time stamps and its sound; or clips of it around events."""
+
+    file_per_source: ClassVar[bool] = True
 
     type: Literal["video"] = "video"
     path: EventPathTemplate = Field(

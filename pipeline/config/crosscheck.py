@@ -101,7 +101,10 @@ def check_files(parts: Parts, report: Report) -> None:
                 read.setdefault(file, name)
     written: dict[FileId, str] = {}
     for name, sink in parts.sinks.items():
-        for path in _writes(name, sink, parts.declared.get("source", ()), report):
+        paths = list(_writes(name, sink, parts.declared.get("source", ()), report))
+        if sink.file_per_source and len(set(paths)) < len(paths):
+            report(("sinks", name, "path"), "two sources would go into one file: put {source} into the name")
+        for path in paths:
             file = _identity(path)
             if file is None:
                 continue

@@ -33,17 +33,20 @@ _EXPECTED = {
     "mapping_type": "a table",
     "literal_error": "{expected}",
     "enum": "{expected}",
-    "greater_than": "greater than {gt:g}",
-    "greater_than_equal": "{ge:g} or more",
-    "less_than": "less than {lt:g}",
-    "less_than_equal": "{le:g} or less",
-    "multiple_of": "a multiple of {multiple_of:g}",
+    "greater_than": "greater than {gt}",
+    "greater_than_equal": "{ge} or more",
+    "less_than": "less than {lt}",
+    "less_than_equal": "{le} or less",
+    "multiple_of": "a multiple of {multiple_of}",
     "string_too_short": "at least {min_length} characters long",
     "string_too_long": "at most {max_length} characters long",
     "string_pattern_mismatch": "of the form {pattern}",
     "too_short": "at least {min_length} long",
     "too_long": "at most {max_length} long",
 }
+
+_MAX_KEYS = 8
+"""Keys of a table that are named as a hint."""
 
 
 def explain(error: ValidationError, model: type[BaseModel], raw: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
@@ -62,7 +65,11 @@ def explain(error: ValidationError, model: type[BaseModel], raw: Mapping[str, An
         if wanted is None:
             told.setdefault(key, _message(details, key, model))
         else:
-            expected.setdefault(key, []).append(wanted.format_map(details.get("ctx", {})))
+            context = {name: _plain(value) for name, value in details.get("ctx", {}).items()}
+            phrase = wanted.format_map(context)
+            if details["type"] in {"model_type", "model_attributes_type"}:
+                phrase += f" ({', '.join(_fields_at(model, key)[:_MAX_KEYS])})"
+            expected.setdefault(key, []).append(phrase)
     for key, phrases in expected.items():
         deeper = any(len(other) > len(key) and other[: len(key)] == key for other in (*expected, *told))
         if key not in told and not deeper:  # a branch of a union that got further says it better
@@ -116,7 +123,17 @@ def _message(details: ErrorDetails, key: Key, model: type[BaseModel]) -> str:
         return "is missing"
     if details["type"] in {"value_error", "assertion_error"}:
         return str(details["ctx"]["error"])
+    if details["type"] == "union_tag_invalid":
+        tag, known = details["ctx"]["tag"], details["ctx"]["expected_tags"].replace("'", "").split(", ")
+        return f"type: there is no {tag!r}{did_you_mean(tag, known) or '; there is ' + ', '.join(known)}"
+    if details["type"] == "union_tag_not_found":
+        return "type: is missing"
     return details["msg"][:1].lower() + details["msg"][1:]
+
+
+def _plain(value: object) -> object:
+    """Numbers without .0 and without e+06, which nobody writes into a file."""
+    return f"{value:.15g}" if isinstance(value, float) else value
 
 
 def _key_in(raw: Mapping[str, Any], details: ErrorDetails) -> Key:

@@ -139,6 +139,9 @@ class SinkConfig(ComponentConfig, ABC):
     takes_events: ClassVar[bool] = False
     """Whether it is `Attentive`: only then may `emit = "events"` and `notices` be asked of it."""
 
+    file_per_source: ClassVar[bool] = False
+    """Whether two sources cannot go into one file, as two cameras cannot into one video."""
+
     sources: tuple[Name, ...] | None = Field(default=None, description="only results of these sources; all if left out")
     queue: QueueConfig = Field(default=QueueConfig(), description="the bounds of the queue in front of the sink")
     emit: Emit = Field(

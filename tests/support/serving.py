@@ -102,7 +102,12 @@ class FakeControl:
             "stopping": False,
             "sources": [source(name) for name in self.sources],
             "backends": [{"name": "local", "model": "m.onnx", "ready": True, "error": None, "on_fallback": False}],
-            "sinks": [{"name": "s", "open": True, "error": None, "accepted": 1, "outcomes": {}, "pending": 1}],
+            "sinks": [
+                {
+                    **{"name": "s", "open": True, "state": "ready", "error": None, "trouble": None},
+                    **{"accepted": 1, "restored": 0, "outcomes": {}, "pending": 1, "spool": None},
+                }
+            ],
         }
 
 

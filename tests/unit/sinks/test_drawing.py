@@ -298,7 +298,7 @@ def test_names_are_steps_as_they_come_and_a_wrong_one_is_told_with_the_nearest()
     assert style_of(("box", "blur", "mask", "halo")) == style(
         {"type": "box"}, {"type": "blur"}, {"type": "mask"}, {"type": "halo"}
     )
-    with pytest.raises(ValidationError, match="unknown annotator 'boxx', did you mean 'box'"):
+    with pytest.raises(ValidationError, match="there is no annotator 'boxx'; did you mean box"):
         TypeAdapter(AnnotatorName).validate_python("boxx")
 
 

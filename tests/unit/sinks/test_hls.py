@@ -151,11 +151,11 @@ def test_a_full_disk_skips_pictures_and_goes_on_by_itself(
     tmp_path: Path, ctx: PluginContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = [10**12]
-    monkeypatch.setattr("sinks.hls.free_bytes", lambda _: free[0])
+    monkeypatch.setattr("sinks._files.free_bytes", lambda _: free[0])
     sink = opened(ctx, tmp_path / "a.m3u8")
     write(sink, pictures(0, 50))
     free[0] = 1000
-    with pytest.raises(TransientError, match="the disk is nearly full"):
+    with pytest.raises(TransientError, match="cannot be written: 0 MiB are free"):
         write(sink, pictures(50, 51))
     free[0] = 10**12
     write(sink, pictures(60, 100))

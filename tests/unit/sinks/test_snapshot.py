@@ -212,7 +212,7 @@ def test_a_hidden_person_is_hidden_in_the_file(tmp_path: Path, ctx: PluginContex
         ({"path": "a.png"}, "must end in .jpg"),
         ({"path": "{events}.jpg"}, "unknown placeholder"),
         ({"path": "a.jpg", "crop": "object", "emit": "frames"}, "needs emit"),
-        ({"path": "a.jpg", "annotators": ["boxx"]}, "unknown annotator"),
+        ({"path": "a.jpg", "annotators": ["boxx"]}, "there is no annotator"),
         ({"path": "a.jpg", "quality": 100}, "less than or equal to 95"),
     ],
 )

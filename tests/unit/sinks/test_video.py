@@ -290,7 +290,9 @@ def test_a_disk_that_is_nearly_full_ends_the_file_in_time_and_passes(
     monkeypatch.setattr("sinks._film.free_bytes", free_bytes)
     sink.write([result(frame(0)), result(frame(1))])
     free[0] = (64 << 20) - 1
-    with pytest.raises(TransientError, match=r"nearly full; its 2 frames before are complete in .*a\.mp4"):
+    with pytest.raises(
+        TransientError, match=r"nearly full \(min_free_bytes\); its 2 frames before are complete in .*a\.mp4"
+    ):
         sink.write([result(frame(2))])
     with pytest.raises(TransientError, match="cannot be begun: the disk is nearly full"):
         sink.write([result(frame(3))])
@@ -375,7 +377,7 @@ def test_closing_finishes_every_file_that_can_be(
     [
         ({"path": "a.avi"}, r"must end in \.mp4"),
         ({"path": "{stem}"}, r"must end in \.mp4"),
-        ({"path": "a.mp4", "annotators": ["elipse"]}, "unknown annotator 'elipse', did you mean 'ellipse'"),
+        ({"path": "a.mp4", "annotators": ["elipse"]}, "there is no annotator 'elipse'; did you mean ellipse"),
         ({"path": "a.mp4", "crf": 99}, "less than or equal to 51"),
         ({"path": "a.mp4", "preset": "warp"}, "ultrafast"),
     ],
