@@ -94,7 +94,7 @@ class Page:
         self._written_off = False
         self._outcomes: dict[str, int] = {str(outcome): 0 for outcome in outcomes}
         self._when_settled: Callable[[], None] | None = None
-        self._spool: tuple[Path, Callable[[], int]] | None = None
+        self._spools: dict[Path, Callable[[], int]] = {}
 
     def enter(self, count: int = 1) -> None:
         """`count` more were decoded (accepted): they are open until they are settled."""
@@ -131,32 +131,38 @@ class Page:
         """Of those open from now on, so many are on disk in this spool, whatever becomes of the process.
 
         A sink that takes another's place takes over what that one left open in the same file; of any other file it is
-        kept there.
+        kept there, once that one is closed.
         """
         found = waiting()
         with self._lock:
-            before, self._spool = self._spool, (spool, waiting)
-        left = 0 if before is None else before[1]()
-        if before is not None and before[0] != spool:
-            self.settle(ResultOutcome.KEPT, left)
-            left = 0
+            before = self._spools.pop(spool, None)
+            self._spools[spool] = waiting
+        left = 0 if before is None else before()
         if found >= left:
             self.restore(found - left)
         else:  # somebody else took them out in the meantime
             self.settle(ResultOutcome.DROPPED_PURGED, left - found)
 
-    def detach(self, count: int) -> None:
-        """The spool is closed, and so many are in it: they stay open until the books are closed."""
+    def detach(self, spool: Path, count: int) -> None:
+        """This spool is closed, and so many are in it: they stay open until the books are closed; or until now, where
+        there is another spool in its place."""
         with self._lock:
-            if self._spool is not None:
-                self._spool = (self._spool[0], lambda: count)
+            if spool not in self._spools:
+                return
+            is_last = next(reversed(self._spools)) == spool
+            if is_last:
+                self._spools[spool] = lambda: count
+            else:
+                del self._spools[spool]
+        if not is_last:
+            self.settle(ResultOutcome.KEPT, count)
 
     def keep(self) -> None:
         """Nobody will send what is in the spool any more, in this run: it is kept there."""
         with self._lock:
-            before, self._spool = self._spool, None
-        if before is not None:
-            self.settle(ResultOutcome.KEPT, before[1]())
+            spools, self._spools = self._spools, {}
+        for waiting in spools.values():
+            self.settle(ResultOutcome.KEPT, waiting())
 
     def write_off(self, outcome: str) -> None:
         """Give up what is open: it ended in `outcome`, and whoever still holds some may settle it no more.

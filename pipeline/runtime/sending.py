@@ -126,9 +126,11 @@ class Sending:
 
     def tick(self) -> None:
         """See `Ticking.tick`."""
-        if isinstance(self.sender, Ticking):
-            self.sender.tick()
-        self._tend()
+        try:
+            if isinstance(self.sender, Ticking):
+                self.sender.tick()
+        finally:
+            self._tend()
 
     def close(self) -> None:
         """See `Sink.close`: send what can be sent until `finish` says that it is enough, then keep the rest."""
@@ -151,6 +153,10 @@ class Sending:
         """
         self._courier.limit(until, 0.0 if self.path is not None else patience_s)
 
+    def hurry(self, until: float) -> None:
+        """From then on, on the monotonic clock, nobody waits for room in the spool any more; more may come."""
+        self._courier.limit(until, 0.0)
+
     def abandon(self) -> None:
         """Stop sending now."""
         self._courier.abandon()
@@ -170,6 +176,7 @@ class Sending:
         kind = "notice" if isinstance(item, SourceEvent | DaemonEvent) else "event"
         if parcel.kind != ("result" if isinstance(item, Result) else kind):
             raise TypeError(f"pack made a parcel of kind {parcel.kind!r} of a {type(item).__name__}")
+        f"{parcel.id}{parcel.source}{parcel.about}".encode()  # ValueError here, and not in the spool for all of them
         return parcel
 
     def _put(self, parcels: list[Parcel]) -> None:

@@ -19,7 +19,11 @@ from pipeline.spool.records import Spooled
 FAR_S = 3600.0
 EMPTY_S = 0.2
 LAST_SEND_S = 3.0
-"""A send that is under way when it is over has so long to come back, before its calls are interrupted."""
+"""A send that is under way when it is over has so long to come back, before its calls are interrupted; less where the
+whole of the time is short."""
+
+LONGEST_WISH_S = 86_400.0
+"""The other side may ask for no longer pause."""
 
 
 class Courier:
@@ -72,6 +76,7 @@ class Courier:
         self._at_work = 0
         self._until: float | None = None
         self._patience_s = self._moved_at = 0.0
+        self._last_send_s = LAST_SEND_S
         self.threads = [
             threading.Thread(target=self._run, name=f"sink-{sink}-send-{number}", daemon=True)
             for number in range(max(1, sender.concurrency))
@@ -109,12 +114,16 @@ class Courier:
     @property
     def is_over(self) -> bool:
         """Whether nobody waits any longer, for room or for the other side."""
-        return self._over or (self._until is not None and self._clock.monotonic() >= self._until)
+        if self._over or self._until is None:
+            return self._over
+        return self._sends_nothing or self._clock.monotonic() >= self._until
 
     def limit(self, until: float, patience_s: float) -> None:
         """Once `finish` is called: send until then, on the monotonic clock, and no longer without success than that."""
         with self._cond:
             self._until, self._patience_s = until, patience_s
+            left_s = until - self._clock.monotonic()
+            self._last_send_s = min(LAST_SEND_S, left_s / 2) if left_s > 0.0 else LAST_SEND_S
             self._cond.notify_all()
 
     def abandon(self) -> None:
@@ -137,7 +146,7 @@ class Courier:
                 self._cond.wait(self._wait_s(None, self._clock.monotonic()))
             self._over = True
             self._cond.notify_all()
-            if not self._cond.wait_for(lambda: not self._at_work, LAST_SEND_S):
+            if not self._cond.wait_for(lambda: not self._at_work, self._last_send_s):
                 self._interrupt()
         for thread in self.threads:
             if thread.ident is not None:
@@ -232,7 +241,7 @@ class Courier:
         """What is to be sent next of this source; nothing where its rate allows none now."""
         newest = self._config.order == "newest_first"
         if way.alone_up_to != NOTHING:
-            alone = self._shelf.take(way.source, 1, newest=newest, up_to=way.alone_up_to)
+            alone = self._shelf.take(way.source, 1, newest=newest, after=way.alone_after, up_to=way.alone_up_to)
             if alone:
                 return alone
             way.alone_up_to = NOTHING
@@ -243,17 +252,19 @@ class Courier:
         if not way.has_backlog:
             return self._taken(way, self._most, newest=newest)
         with self._cond:
-            allowed = self._turns.allowance.most(self._clock.monotonic())
+            allowed = self._turns.allowance.take(self._most, self._clock.monotonic())
             if allowed == 0:
                 way.look_at = self._turns.allowance.next_at()
                 return []
-        most = self._most if allowed is None else min(self._most, allowed)
-        backlog = self._taken(way, most, newest=newest, up_to=way.backlog_up_to)
+        backlog: list[Spooled] = []
+        try:
+            backlog = self._taken(way, allowed, newest=newest, up_to=way.backlog_up_to)
+        finally:
+            with self._cond:
+                self._turns.allowance.give_back(allowed - len(backlog))
         if not backlog:
             way.backlog_up_to = NOTHING
             return self._taken(way, self._most, newest=newest)
-        with self._cond:
-            self._turns.allowance.spend(len(backlog))
         return backlog
 
     def _taken(
@@ -277,7 +288,7 @@ class Courier:
         self._moved_at = self._clock.monotonic()
         if len(seqs) > 1:
             self._shelf.release(seqs)
-            way.alone_up_to = max(seqs)
+            way.alone_after, way.alone_up_to = min(seqs) - 1, max(seqs)
             return
         way.forget(seqs)
         self._shelf.bury(seqs, answer, self.wait)
@@ -297,7 +308,8 @@ class Courier:
             way.failing = True
             way.retry_at = now + way.backoff.next_s()
             if error.retry_after_s is not None:
-                self._turns.not_before = max(self._turns.not_before, now + error.retry_after_s)
+                wish_s = min(max(0.0, error.retry_after_s), LONGEST_WISH_S)
+                self._turns.not_before = max(self._turns.not_before, now + wish_s)
 
     def _is_well(self, way: Way) -> None:
         self._health.good(f"source {way.source}")

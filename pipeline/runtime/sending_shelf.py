@@ -12,7 +12,7 @@ from pipeline.runtime.context import Surroundings
 from pipeline.runtime.ledger import Page, ResultOutcome
 from pipeline.runtime.sink_health import SinkHealth
 from pipeline.spool.errors import DamagedError, SpoolError
-from pipeline.spool.records import Spooled
+from pipeline.spool.records import Spooled, Tended
 from pipeline.spool.store import Store
 from pipeline.telemetry.readings import SpoolReading
 
@@ -53,6 +53,7 @@ class Shelf:
         self._health = health
         self._store: Store | None = None
         self._mend_lock = threading.Lock()
+        self._change_lock = threading.Lock()
         self._corrupt = 0
 
     def open(self) -> None:
@@ -82,6 +83,7 @@ class Shelf:
         """
         done = self._mended(lambda store: store.append(parcels, force=force))
         self._health.good("spool")
+        self._settle_changes()
         dropped = done.dropped + done.refused
         if dropped:
             self._page.settle(ResultOutcome.DROPPED_SPOOL_FULL, dropped)
@@ -92,7 +94,7 @@ class Shelf:
     def tell_full(self, then: str) -> None:
         """There is no room, and that is what happens therefore."""
         is_disk = self._known().is_disk_tight
-        self._health.full("the disk is full" if is_disk else "it holds as much as it may", then)
+        self._health.full("the disk is full (min_free_bytes)" if is_disk else "it holds as much as it may", then)
 
     def take(self, source: str, most: int, *, newest: bool, after: int = -1, up_to: int | None = None) -> list[Spooled]:
         """See `Store.take`.
@@ -101,6 +103,7 @@ class Shelf:
             SpoolError: nothing can be read now.
         """
         found = self._mended(lambda store: store.take(source, most, newest=newest, after=after, up_to=up_to))
+        self._settle_changes()
         damaged = self._known().take_damaged()
         if damaged:
             self._corrupt += damaged
@@ -136,19 +139,10 @@ class Shelf:
             done = self._mended(lambda store: store.tend())
         except SpoolError as error:
             self._health.bad("spool", error)
-            return False
+            return self._settle_changes()  # part of it may have happened
         self._health.good("spool")
         self._health.has_room()
-        for outcome, count in (
-            (ResultOutcome.DROPPED_EXPIRED, done.expired),
-            (ResultOutcome.DROPPED_PURGED, done.purged),
-        ):
-            if count:
-                self._page.settle(outcome, count)
-                self._events.spool_dropped(self._sink, outcome, count)
-        if done.replayed:
-            self._page.restore(done.replayed)
-        return bool(done.purged or done.replayed)
+        return self._settle(done)
 
     def read(self) -> SpoolReading:
         """The spool at this moment; waits for nobody."""
@@ -168,10 +162,27 @@ class Shelf:
         except (SpoolError, DamagedError) as error:
             self._events.note(f"sink {self._sink}", f"the spool was not closed well: {error}")
         if self._path is not None:
-            self._page.detach(left)
+            self._page.detach(self._path, left)
         elif left:
             self._page.settle(ResultOutcome.FAILED, left)
             self._events.sink_write_failed(self._sink, left, "not sent, and kept in memory only")
+
+    def _settle_changes(self) -> bool:
+        with self._change_lock:  # who comes second goes on when the first has settled them
+            return self._settle(self._known().take_changes())
+
+    def _settle(self, done: Tended) -> bool:
+        """Whether another process changed what waits."""
+        if done.replayed:
+            self._page.restore(done.replayed)
+        for outcome, count in (
+            (ResultOutcome.DROPPED_EXPIRED, done.expired),
+            (ResultOutcome.DROPPED_PURGED, done.purged),
+        ):
+            if count:
+                self._page.settle(outcome, count)
+                self._events.spool_dropped(self._sink, outcome, count)
+        return bool(done.purged or done.replayed)
 
     def _known(self) -> Store:
         if self._store is None:

@@ -27,7 +27,8 @@ class Way:
         look_at: monotonic; there is nothing to do before, unless something comes: a batch fills, the drain has a rate.
         since: monotonic; since when something waits that came after the last was taken; None: nothing does.
         backlog_up_to: what has no greater `seq` is of before the last interruption.
-        alone_up_to: up to there each is sent alone: one of them was refused.
+        alone_after: behind it each is sent alone, up to `alone_up_to`: one of them was refused.
+        alone_up_to: see there.
         attempts: how often those were tried that failed.
     """
 
@@ -39,6 +40,7 @@ class Way:
     look_at: float = 0.0
     since: float | None = None
     backlog_up_to: int = NOTHING
+    alone_after: int = NOTHING
     alone_up_to: int = NOTHING
     attempts: dict[int, int] = field(default_factory=dict)
 
@@ -55,7 +57,7 @@ class Way:
             self.attempts[seq] = self.attempts.get(seq, 0) + 1
         while len(self.attempts) > MAX_ATTEMPTS_KEPT:
             del self.attempts[min(self.attempts)]
-        over = [seq for seq in seqs if self.attempts[seq] >= most]
+        over = [seq for seq in seqs if self.attempts.get(seq, 0) >= most]
         self.forget(over)
         return over
 
@@ -75,17 +77,19 @@ class Allowance:
         self._tokens = self._most
         self._at = now
 
-    def most(self, now: float) -> int | None:
-        """As many may go now; None: as many as there are."""
+    def take(self, most: int, now: float) -> int:
+        """As many may go now, at most so many; they count as gone until they are given back."""
         if self._per_s is None:
-            return None
+            return most
         self._tokens = min(self._most, self._tokens + (now - self._at) * self._per_s)
         self._at = now
-        return int(self._tokens)
+        taken = min(most, int(self._tokens))
+        self._tokens -= taken
+        return taken
 
-    def spend(self, count: int) -> None:
-        """So many went."""
-        self._tokens -= count
+    def give_back(self, count: int) -> None:
+        """So many did not go."""
+        self._tokens += count
 
     def next_at(self) -> float:
         """Monotonic: when one more may go."""

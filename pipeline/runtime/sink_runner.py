@@ -112,6 +112,11 @@ class SinkRunner:
         if self._thread.ident is None:
             self.ended = True
 
+    def hurry(self, until: float) -> None:
+        """More may be offered, but until then (monotonic) whoever waits for room in a spool has it."""
+        if self._spooled is not None:
+            self._spooled.hurry(until)
+
     def tell(self, event: DaemonEvent) -> None:
         """Let the sink know, if it wants to; never waits. From any thread."""
         self._intake.tell(event)

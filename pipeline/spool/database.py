@@ -145,7 +145,8 @@ class Database:
         self.connection.execute("UPDATE meta SET value = ? WHERE key = 'clock'", (at,))
 
     def room(self, nbytes: int) -> int:
-        """Bytes that fit in besides `nbytes`; negative where there is too much already. Raises the same."""
+        """Bytes that fit in besides `nbytes`; negative where that is more than `max_bytes` already. A disk that is full
+        is no reason to drop what stands on it: what comes then takes the place of as much. Raises the same."""
         room = self._buffer.max_bytes - nbytes
         if self._path is None:
             return room
@@ -158,7 +159,7 @@ class Database:
             spare += PAGE_BYTES * self.number("PRAGMA freelist_count")
         self.is_disk_tight = spare < min(room, MIN_SPARE_BYTES)
         self._keep_log_short(spare < LOG_BYTES * 4)
-        return min(room, spare)
+        return min(room, max(0, spare))
 
     def give_back_room(self) -> None:
         """Give some of what is free in the file back to the disk. Raises the same."""

@@ -34,8 +34,7 @@ def rescued(path: Path, now: float) -> tuple[int, Path]:
         OSError: likewise.
     """
     new = path.with_suffix(".new")
-    for leftover in _files(new):
-        leftover.unlink(missing_ok=True)
+    _remove(new)
     os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
     target = connect(new, sync=True)
     try:
@@ -57,12 +56,20 @@ def finish_rescue(path: Path) -> None:
         OSError: a file cannot be renamed.
     """
     new = path.with_suffix(".new")
-    if path.exists() or not new.exists():
+    if path.exists():  # one that was not finished must never be taken for the spool
+        _remove(new)
+        return
+    if not new.exists():
         return
     # A log of the old file would be taken for one of the new.
     _move(path, path.with_name(f"{path.stem}.corrupt-log.db"))
     new.rename(path)
     _sync_folder(path.parent)
+
+
+def _remove(path: Path) -> None:
+    for old in _files(path):
+        old.unlink(missing_ok=True)
 
 
 def _move(path: Path, to: Path) -> None:

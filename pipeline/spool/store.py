@@ -13,6 +13,7 @@ Contract:
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -60,6 +61,7 @@ class Store:
         self._file_lock = lock
         self._out: set[int] = set()
         self._damaged = 0
+        self._changes = Tended()
         self._is_miscounted = False
         self._tally = Tally()
         self._database = Database(path, buffer, clock)
@@ -139,7 +141,8 @@ class Store:
             fitting, refused = self._fitting(parcels, room)
             with self._database.transaction(sync=self._database.is_due) as connection:
                 over = sum(parcel.nbytes for parcel in fitting) - room
-                removed = self._drop_oldest(over) if over > 0 else []
+                drops = over > 0 and self._buffer.when_full == "drop_oldest"  # it may hold more than it may by now
+                removed = self._drop_oldest(over) if drops else []
                 at = self._database.time.now()
                 connection.executemany(
                     f"INSERT INTO items ({DATA_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  (our own)
@@ -149,6 +152,8 @@ class Store:
             dropped = self._forget(removed)
             for parcel in fitting:
                 self._tally.add(parcel.source, parcel.kind, parcel.nbytes)
+            with suppress(SpoolError, DamagedError):  # then a moment later: this is done
+                self._look_around()
             return Appended(len(fitting) + len(refused), in_ledger(fitting), dropped, in_ledger(refused))
 
     # Out
@@ -184,12 +189,13 @@ class Store:
                 if row[0] in self._out or len(taken) == max_items:
                     continue
                 parcel, sound = parcel_of(row)
-                self._out.add(row[0])
                 if sound:
                     taken.append(Spooled(row[0], parcel))
                 else:
                     self._damaged += self._bury((row[0],), "damaged in the spool")
                     self._is_miscounted = True  # it may have named another source
+            self._look_around()  # what another process put back is known before it can arrive
+            self._out.update(item.seq for item in taken)
             return sorted(taken)
 
     def acknowledge(self, seqs: Sequence[int]) -> int:
@@ -230,15 +236,23 @@ class Store:
             DamagedError: `mend` first.
         """
         with self._lock:
-            expired = 0
             if self._buffer.max_age_s is not None:
-                expired = self._expire(self._database.time.now() - self._buffer.max_age_s)
-            purged, replayed = self._look_around()
+                self._expire(self._database.time.now() - self._buffer.max_age_s)
+            self._look_around()
             self._database.sync(if_due=True)
             self._database.give_back_room()
             oldest = self._database.read("SELECT accepted_at FROM items ORDER BY seq LIMIT 1")
             self.oldest_at = self._database.time.as_wall(oldest[0][0]) if oldest else None
-            return Tended(expired, purged, replayed)
+            return self.take_changes()
+
+    def take_changes(self) -> Tended:
+        """What happened to items besides, since this was asked last: in `tend`, and at the hands of other processes.
+
+        What others put back is told before it is given out.
+        """
+        with self._lock:
+            found, self._changes = self._changes, Tended()
+            return found
 
     def take_damaged(self) -> int:
         """How many were found damaged, and are dead letters, since this was asked last."""
@@ -375,25 +389,27 @@ class Store:
         self._tally.letters, self._tally.letters_nbytes = letters, nbytes
         return self._forget(removed)
 
-    def _expire(self, before: float) -> int:
-        expired = 0
+    def _expire(self, before: float) -> None:
         while True:
             first = self._database.read("SELECT accepted_at FROM items ORDER BY seq LIMIT 1")
             if not first or first[0][0] >= before:
-                return expired
+                return
             rows = self._database.read("SELECT seq, accepted_at FROM items ORDER BY seq LIMIT 1000")
             old = [int(seq) for seq, at in rows if at < before and seq not in self._out]
             if not old:
-                return expired
+                return
             with self._database.transaction():
                 removed = self._delete(old)
-            expired += self._forget(removed)
+            self._changes = self._changes._replace(expired=self._changes.expired + self._forget(removed))
 
-    def _look_around(self) -> tuple[int, int]:
-        """What another process did, as it wrote down itself: (purged, replayed)."""
+    def _look_around(self) -> None:
+        """What another process did, as it wrote down itself."""
         if not self._is_miscounted and not self._tally.is_outdated(self._database):
-            return 0, 0
+            return
         before = self._tally.purged, self._tally.replayed
         self._tally.count(self._database)
         self._is_miscounted = False
-        return self._tally.purged - before[0], self._tally.replayed - before[1]
+        self._changes = self._changes._replace(
+            purged=self._changes.purged + self._tally.purged - before[0],
+            replayed=self._changes.replayed + self._tally.replayed - before[1],
+        )

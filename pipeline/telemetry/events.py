@@ -124,7 +124,7 @@ class Events(SourceEvents):
     def dead_letter(self, sink: str, results: int, answer: str) -> None:
         """The other side will never take it; `penstock spool` shows it. Of a notice (no results) nobody is told: it may
         be the one that told of the last."""
-        message = f"sink {sink}: dead letter: {redact(answer)[:200]}"
+        message = f"sink {sink}: refused for good: {redact(answer)[:200]} (penstock spool show {sink})"
         self._limited(ERROR, "dead_letter", message, "dead letter", sink=sink, results=results)
         if results:
             self._announce(f"sink {sink}", "sink", "dead_letter", answer)

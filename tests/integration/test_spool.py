@@ -159,7 +159,7 @@ def test_a_disk_without_any_room_makes_the_sources_wait_where_they_are_to(
     assert account.outcomes["delivered"] + account.outcomes["kept"] == account.entered
     assert side.seqs() == list(range(len(side.got)))
     told = [record.getMessage() for record in caplog.records if "spool full" in record.getMessage()]
-    assert told == ["sink far: spool full: the disk is full: its sources wait"]
+    assert told == ["sink far: spool full: the disk is full (min_free_bytes): its sources wait"]
 
 
 def test_many_results_are_kept_while_the_receiver_is_away_and_all_arrive_in_order(tmp_path: Path) -> None:

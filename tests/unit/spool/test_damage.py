@@ -225,3 +225,13 @@ def test_large_items_are_found_with_all_of_their_pages(opened: Opener, path: Pat
     assert [item.parcel.body for item in items] == [
         parcel(number, size=1000 + 3000 * number).body for number in range(60)
     ]
+
+
+def test_a_rescue_that_was_not_finished_is_never_taken_for_the_spool(opened: Opener, path: Path) -> None:
+    store = opened()
+    store.append([parcel(number) for number in range(10)])
+    store.close()
+    shutil.copy(path, path.with_suffix(".new"))  # a crash in the middle of it left this
+    opened().close()
+    path.unlink()  # an operator takes the spool away
+    assert opened().counted == 0
