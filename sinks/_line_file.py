@@ -1,5 +1,6 @@
 """`LineFile`: one file of whole lines, whatever a crash or a full disk does to it."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from pipeline.contracts.component import Context
 from sinks._files import OutputFile, write_error
 from sinks._paths import display
+from sinks._rotation import piece_path
 
 _CHUNK_BYTES = 65_536
 _MAX_LINE_BYTES = 64 << 20  # a torn end longer than this is none of our lines
@@ -45,8 +47,8 @@ class LineFile:
 
     @property
     def has_lines(self) -> bool:
-        """Whether there is anything in it but its head."""
-        return self.size_bytes > len(self.head)
+        """Whether there is anything in it but its head; what has another head is taken to have."""
+        return self.size_bytes > len(self.head) or self.is_foreign
 
     def append(self, data: bytes) -> None:
         """Write all of `data` behind what is there; on an error the caller calls `cut`.
@@ -103,6 +105,23 @@ class LineFile:
         except OSError as error:
             raise write_error(target, error) from error
         os.close(self.out.fd)
+
+    def set_aside(self, now: float, becomes: Callable[[Path], Path]) -> Path:
+        """Close what a run before left, as a piece named by the time of its last line; whatever fails, it is closed.
+
+        Raises:
+            TransientError, FatalError: it could not be done; it is as it was.
+        """
+        try:
+            at = min(max(self.changed_at, 0.0), now)
+            with contextlib.suppress(OSError):  # somebody else's file: its age is a little off
+                os.utime(self.out.fd, (at, at))  # mending it made it no younger
+            piece = piece_path(self.out.path, at, becomes)
+            self.close_as(piece)
+        except BaseException:
+            self.out.abandon(remove=False)
+            raise
+        return piece
 
     def _mend(self, is_whole: Callable[[bytes], bool], ctx: Context) -> int:
         """Bring a file that ends in the middle of a line (a crash, a full disk) back to whole lines; its size."""

@@ -60,18 +60,20 @@ class LineFiles:
         self._steady = SteadyClock(ctx.clock)
         self._synced_at = ctx.clock.monotonic()
         self._archive = Archive(rules.template)
+        self._pieces: set[Path] = set()  # what was packed before: what comes then must not take its name
         self._retention = Retention(self._archive, rules.keep, ctx, self._steady)
         self._afterwork = afterwork
+        self._becomes = gzipped if afterwork is None else afterwork.becomes
 
     def open(self) -> None:
         """Make the folder, and the file where its name is known: what cannot be written shows before the start."""
         make_folder(self._root)
+        closed = sorted(self._archive.files()) if self._afterwork is not None else []
         if self.places.only is not None and self._rules.mode != "overwrite":
             self._file(self.places.only, 0)
-        if self._afterwork is not None:  # what the last process did not come to
-            for made in sorted(self._archive.files()):
-                if made.is_piece and made.path.suffix != GZIP_SUFFIX:
-                    self._afterwork.add(made.path)
+        for made in closed:  # what the last process did not come to
+            if self._afterwork is not None and made.is_piece and made.path.suffix != GZIP_SUFFIX:
+                self._afterwork.add(made.path)
 
     def append(self, lines: Mapping[Path, Sequence[str]]) -> None:
         """Write lines, each with its end, to their files: all of them, or none.
@@ -169,18 +171,16 @@ class LineFiles:
         # A file that this sink wrote before is gone on with: a loop of files must not wipe its own results.
         maybe = self._ctx.continues or len(self._begun) >= _MAX_REMEMBERED
         again = path in self._begun or (maybe and path.exists())
-        atomic = mode == "replace" and (rotates or not again)
-        # What a killed process left in PATH.part belongs to the next piece; without pieces it is begun anew.
-        file = LineFile(
-            path,
-            atomic=atomic,
-            keep=mode == "append" or again or (atomic and rotates),
-            head=self._head,
-            is_whole=self._is_whole,
-            ctx=self._ctx,
-        )
-        self._open[path] = file
+        if self._is_packed(path) and (path in self._begun or maybe):
+            self._pieces.add(path)
+        atomic = mode == "replace" and (rotates or path in self._pieces or not again)
+        keep = mode == "append" or again or atomic
+        file = LineFile(path, atomic=atomic, keep=keep, head=self._head, is_whole=self._is_whole, ctx=self._ctx)
         self.mended += file.was_torn
+        # What a killed process left in PATH.part belongs to the next piece; without pieces it becomes one of its own.
+        if atomic and not rotates and path not in self._pieces and file.size_bytes:
+            return self._begin_beside(path, file)
+        self._open[path] = file
         self._period_of[path] = period(self._every_s, file.changed_at if file.has_lines else self._ctx.clock.wall())
         if self._afterwork is not None:
             self._afterwork.forget(path)
@@ -191,6 +191,21 @@ class LineFiles:
         if len(self._begun) < _MAX_REMEMBERED:
             self._begun[path] = None
         return file
+
+    def _is_packed(self, path: Path) -> bool:
+        """Whether the file of this name was closed before, and compressed or converted."""
+        packed = self._becomes(path)
+        return self._afterwork is not None and packed != path and packed.exists()
+
+    def _begin_beside(self, path: Path, left: LineFile) -> LineFile:
+        """Keep what a run before left, as a closed file, and begin anew."""
+        if not left.has_lines:
+            left.out.abandon(remove=True)
+        else:
+            piece = left.set_aside(self._ctx.clock.wall(), self._becomes)
+            self._ctx.warn(f"{display(left.out.part)}, left by a run before, is kept as {display(piece)}")
+            self._closed(piece)
+        return self._begin(path)
 
     def _is_due(self, path: Path, more_bytes: int = 0) -> bool:
         """Whether a file is to be closed before so much more is written to it."""
@@ -206,8 +221,7 @@ class LineFiles:
         Raises:
             TransientError, FatalError: it could not be done; the file is as it was.
         """
-        becomes = gzipped if self._afterwork is None else self._afterwork.becomes
-        piece = piece_path(path, self._ctx.clock.wall(), becomes)
+        piece = piece_path(path, self._ctx.clock.wall(), self._becomes)
         self._open[path].close_as(piece)
         del self._open[path], self._period_of[path]
         self._closed(piece)
@@ -239,12 +253,12 @@ class LineFiles:
             del self._open[path], self._period_of[path]
             self._begun.pop(path, None)
             file.out.abandon(remove=True)
-        elif file.out.atomic and self._rules.rotate is not None:
+        elif file.out.atomic and (self._rules.rotate is not None or path in self._pieces):
             self._rotate(path)
         else:
             file.close_as(path)
             del self._open[path], self._period_of[path]
-            if file.out.atomic:
+            if self._rules.mode == "replace":  # also one that was gone on with
                 self._closed(path)
             else:
                 self._remember(path)

@@ -134,13 +134,25 @@ for seq in range(first, first + 1_000_000):
 """
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "sqlite"])
-def test_what_was_delivered_before_a_kill_is_there_once_and_nothing_is_torn(tmp_path: Path, kind: str) -> None:
-    keys: dict[str, object] = {"path": str(tmp_path / "out" / f"gate.{kind}"), "min_free_bytes": 0}
-    if kind in {"jsonl", "csv"}:
-        keys |= {"mode": "append", "rotate": {"max_bytes": 20_000}, "compress": "gzip"}
-    elif kind == "parquet":
-        keys |= {"rotate": {"max_bytes": 20_000}}
+APPENDED: dict[str, object] = {"mode": "append", "rotate": {"max_bytes": 20_000}, "compress": "gzip"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        pytest.param("jsonl", APPENDED, id="jsonl"),
+        pytest.param("csv", APPENDED, id="csv"),
+        pytest.param("parquet", {"rotate": {"max_bytes": 20_000}}, id="parquet"),
+        pytest.param("sqlite", {}, id="sqlite"),
+        pytest.param("jsonl", {"mode": "replace"}, id="jsonl replaced"),
+        pytest.param("csv", {"mode": "replace", "compress": "gzip"}, id="csv replaced"),
+        pytest.param("parquet", {}, id="parquet at the end only"),
+    ],
+)
+def test_what_was_delivered_before_a_kill_is_there_once_and_nothing_is_torn(
+    tmp_path: Path, kind: str, more: dict[str, object]
+) -> None:
+    keys: dict[str, object] = {"path": str(tmp_path / "out" / f"gate.{kind}"), "min_free_bytes": 0, **more}
     config = {"jsonl": "JsonlSinkConfig", "csv": "CsvSinkConfig", "parquet": "ParquetSinkConfig"}
     code = WRITER.format(kind=kind, config=config.get(kind, "SqliteSinkConfig"), keys=keys)
     delivered: list[int] = []

@@ -3,7 +3,6 @@
 import io
 import json
 import signal
-import socket
 import subprocess
 import textwrap
 import urllib.error
@@ -13,19 +12,13 @@ from typing import Any
 
 import av
 import supervision as sv
+from daemon import free_port
 from makers import damage
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from workplace import Workplace
 
 Edit = Callable[[str, str], str]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _get(port: int, path: str) -> tuple[int, str]:
@@ -118,7 +111,7 @@ def _until_stuck(process: subprocess.Popen[str]) -> None:
 
 
 def test_metrics_health_and_status_are_served_while_it_lingers(workplace: Workplace, edited: Edit) -> None:
-    port = _free_port()
+    port = free_port()
     workplace.write(edited('listen = "off"', f'listen = "127.0.0.1:{port}"\n    linger_s = inf'))
     process = workplace.start("run")
     _wait_for_log(process, "source cam: ended")
@@ -240,7 +233,7 @@ def test_a_hangup_is_the_order_to_read_the_configuration_again(workplace: Workpl
 
 
 def test_it_is_ready_while_frames_move(workplace: Workplace, edited: Edit) -> None:
-    port = _free_port()
+    port = free_port()
     text = edited('path = "clip.mp4"', 'path = "clip.mp4"\n    pace = "realtime"\n    loop = true')
     workplace.write(text.replace('listen = "off"', f'listen = "127.0.0.1:{port}"'))
     process = workplace.start("run")
@@ -253,7 +246,7 @@ def test_it_is_ready_while_frames_move(workplace: Workplace, edited: Edit) -> No
 
 
 def test_it_is_not_ready_when_every_source_has_failed(workplace: Workplace, edited: Edit) -> None:
-    port = _free_port()
+    port = free_port()
     (workplace.folder / "clip.mp4").write_text("no video\n" * 100)
     workplace.write(edited('listen = "off"', f'listen = "127.0.0.1:{port}"\n    linger_s = inf'))
     process = workplace.start("run")

@@ -1,7 +1,9 @@
 """`penstock run` as a service that a test or a rig watches from outside: API, ledger, memory, threads."""
 
+import contextlib
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -37,11 +39,12 @@ JSONL = """
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that was free a moment ago, below those that the system gives away: it is still free after a restart."""
+    for port in random.sample(range(10_240, 32_768), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 class Usage(NamedTuple):

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from daemon import free_port
 from observed import until
 
 MISSING = None if shutil.which("mosquitto") else "mosquitto is not installed: run `just setup-rigs`"
@@ -23,7 +24,7 @@ class Mosquitto:
     def __init__(self, folder: Path, *lines: str, anonymous: bool = True, port: int | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.port = port or _free_port()
+        self.port = port or free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.configure(*lines, anonymous=anonymous)
 
@@ -120,13 +121,6 @@ class Mosquitto:
         except OSError:
             return False
         return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _is_root() -> bool:

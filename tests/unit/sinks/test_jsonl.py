@@ -39,14 +39,6 @@ def test_a_file_appears_complete_and_the_old_one_stands_until_then(tmp_path: Pat
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_a_crash_left_behind_is_written_over(tmp_path: Path, ctx: PluginContext) -> None:
-    (tmp_path / "a.jsonl.part").write_text("x" * 10_000)
-    sink = opened(ctx, tmp_path / "a.jsonl")
-    sink.write([result(frame(0))])
-    sink.close()
-    assert numbers(tmp_path / "a.jsonl") == [0]
-
-
 @pytest.mark.parametrize(("mode", "seen"), [("append", [5, 0]), ("overwrite", [0])])
 def test_lines_written_in_place_can_be_read_as_they_come(
     tmp_path: Path, ctx: PluginContext, mode: Mode, seen: list[int]
