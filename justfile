@@ -48,7 +48,7 @@ scorecard ROWS="" *ARGS:
 soak MINUTES="20":
     uv run --extra demo python -m tests.soak.run {{ MINUTES }}
 
-# `kill -9` at 50 random moments of a run into a webhook that fails; writes tests/kills/RESULTS.md with --write.
+# `kill -9` at 50 random moments of a run into a webhook that fails, and into Mosquitto, which is killed too; writes tests/kills/RESULTS.md with --write.
 kills *ARGS:
     uv run --extra demo python -m tests.kills.run {{ ARGS }}
 
