@@ -10,11 +10,11 @@ from pipeline.contracts.errors import ConfigError, FatalError, PenstockError, Tr
 from pipeline.contracts.sender import RefusedError, Sender, SenderConfig, UndeliveredError
 from pipeline.runtime.backoff import BugAllowance
 from pipeline.runtime.context import Surroundings
+from pipeline.runtime.sending_picks import Picks
 from pipeline.runtime.sending_shelf import Shelf
 from pipeline.runtime.sending_turns import NOTHING, Turns, Way
 from pipeline.runtime.sink_health import SinkHealth
 from pipeline.spool.errors import SpoolError
-from pipeline.spool.records import Spooled
 
 FAR_S = 3600.0
 EMPTY_S = 0.2
@@ -62,16 +62,17 @@ class Courier:
         self._clock = surroundings.clock
         self._events = surroundings.events
         self._send_s = surroundings.metrics.stage("send", sink=sink)
-        self._most = max(1, sender.max_items)
+        most = max(1, sender.max_items)
         self._bugs = BugAllowance()
         self._cond = threading.Condition()
         self._turns = Turns(
             config,
-            self._most,
+            most,
             sender.max_wait_s,
             pending=lambda source: shelf.pending.get(source, 0),
             now=self._clock.monotonic,
         )
+        self._picks = Picks(config, shelf, self._turns, cond=self._cond, most=most, now=self._clock.monotonic)
         self._closing = self._over = self._sends_nothing = False
         self._at_work = 0
         self._until: float | None = None
@@ -200,7 +201,7 @@ class Courier:
 
     def _send_some(self, way: Way) -> None:
         try:
-            batch = self._take(way)
+            batch = self._picks.take(way)
         except SpoolError as error:
             self._health.bad("spool", error)
             self._later(way, error)
@@ -236,44 +237,6 @@ class Courier:
             self._send_s.observe(self._clock.monotonic() - began_at)
             self._arrived(way, seqs)
             self._is_well(way)
-
-    def _take(self, way: Way) -> list[Spooled]:
-        """What is to be sent next of this source; nothing where its rate allows none now."""
-        newest = self._config.order == "newest_first"
-        if way.alone_up_to != NOTHING:
-            alone = self._shelf.take(way.source, 1, newest=newest, after=way.alone_after, up_to=way.alone_up_to)
-            if alone:
-                return alone
-            way.alone_up_to = NOTHING
-        if self._config.order != "oldest_first":
-            live = self._taken(way, self._most, newest=newest, after=way.backlog_up_to)
-            if live:
-                return live
-        if not way.has_backlog:
-            return self._taken(way, self._most, newest=newest)
-        with self._cond:
-            allowed = self._turns.allowance.take(self._most, self._clock.monotonic())
-            if allowed == 0:
-                way.look_at = self._turns.allowance.next_at()
-                return []
-        backlog: list[Spooled] = []
-        try:
-            backlog = self._taken(way, allowed, newest=newest, up_to=way.backlog_up_to)
-        finally:
-            with self._cond:
-                self._turns.allowance.give_back(allowed - len(backlog))
-        if not backlog:
-            way.backlog_up_to = NOTHING
-            return self._taken(way, self._most, newest=newest)
-        return backlog
-
-    def _taken(
-        self, way: Way, most: int, *, newest: bool, after: int = NOTHING, up_to: int | None = None
-    ) -> list[Spooled]:
-        found = self._shelf.take(way.source, most, newest=newest, after=after, up_to=up_to)
-        with self._cond:
-            way.since = self._clock.monotonic()
-        return found
 
     # How it ended
 

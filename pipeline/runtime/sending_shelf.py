@@ -54,7 +54,7 @@ class Shelf:
         self._store: Store | None = None
         self._mend_lock = threading.Lock()
         self._change_lock = threading.Lock()
-        self._corrupt = 0
+        self._corrupt = self._letters_dropped = 0
 
     def open(self) -> None:
         """Open the spool, unless it is; what is in it is restored to the ledger.
@@ -109,6 +109,7 @@ class Shelf:
             self._corrupt += damaged
             self._page.settle(ResultOutcome.DEAD_LETTERED, damaged)
             self._events.spool_damaged(self._sink, damaged, None)
+            self._tell_letters_dropped(damaged)
         return found
 
     def last_seq(self, source: str) -> int:
@@ -132,6 +133,7 @@ class Shelf:
         answer = self._events.mask(answer)
         count = self._surely(lambda store: store.bury(seqs, answer), ResultOutcome.DEAD_LETTERED, wait)
         self._events.dead_letter(self._sink, count, answer)
+        self._tell_letters_dropped(count)
 
     def tend(self) -> bool:
         """Once a second: see `Store.tend`. Whether another process changed what waits."""
@@ -148,8 +150,10 @@ class Shelf:
         """The spool at this moment; waits for nobody."""
         store, capacity = self._store, self._buffer.max_bytes
         if store is None:
-            return SpoolReading(0, capacity, None, 0, self._corrupt)
-        return SpoolReading(store.nbytes, capacity, store.oldest_at, store.letters, self._corrupt)
+            return SpoolReading(0, capacity, None, 0, self._corrupt, self._letters_dropped)
+        return SpoolReading(
+            store.nbytes, capacity, store.oldest_at, store.letters, self._corrupt, self._letters_dropped
+        )
 
     def close(self) -> None:
         """What is left stays on disk; in memory it is lost."""
@@ -227,6 +231,15 @@ class Shelf:
                 if count:
                     self._page.settle(outcome, count)
                 return count
+
+    def _tell_letters_dropped(self, results: int) -> None:
+        """Those that went for so many new ones of the ledger."""
+        with self._change_lock:
+            dropped = self._known().take_letters_dropped()
+            self._letters_dropped += dropped
+            total = self._letters_dropped
+        if dropped:
+            self._events.dead_letters_dropped(self._sink, dropped, total, results)
 
     def _tell_found(self) -> None:
         found = self._known().found

@@ -167,6 +167,7 @@ class Status:
             "oldest_at": spool.oldest_at,
             "oldest_age_s": None if age_s is None else round(age_s, 3),
             "dead_letters": spool.letters,
+            "dead_letters_dropped": spool.letters_dropped,
             "corrupt": spool.corrupt,
         }
 

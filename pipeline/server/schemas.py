@@ -110,6 +110,7 @@ SCHEMAS: dict[str, Schema] = {
                 "oldest_at": {"type": ["number", "null"], "description": "Unix seconds: since when the oldest waits"},
                 "oldest_age_s": _NUMBER_OR_NULL,
                 "dead_letters": _COUNT,
+                "dead_letters_dropped": {**_COUNT, "description": "the oldest, to make room for others"},
                 "corrupt": {**_COUNT, "description": "what could not be read"},
             },
             "additionalProperties": False,

@@ -13,7 +13,6 @@ Contract:
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -21,26 +20,11 @@ from pipeline.contracts.clock import Clock
 from pipeline.contracts.paths import FILE_MODE, make_folders
 from pipeline.contracts.sender import BufferConfig, Parcel
 from pipeline.spool.database import Database
-from pipeline.spool.errors import DamagedError, SpoolError
+from pipeline.spool.errors import SpoolError
 from pipeline.spool.lock import FileLock
-from pipeline.spool.records import (
-    Appended,
-    Opened,
-    Removed,
-    Spooled,
-    Tended,
-    in_ledger,
-    newest_that_fit,
-    waits_for_room,
-)
+from pipeline.spool.records import Appended, Opened, Spooled, Tended
 from pipeline.spool.rescue import finish_rescue
-from pipeline.spool.schema import COLUMNS, DATA_COLUMNS, parcel_of, row_of
-from pipeline.spool.tally import Tally
-
-MAX_LETTERS = 10_000
-"""More dead letters than this, or than a quarter of `max_bytes`: the oldest go."""
-
-MAX_ANSWER_CHARS = 1000
+from pipeline.spool.stock import Stock
 
 
 class Store:
@@ -48,7 +32,6 @@ class Store:
 
     Attributes:
         path: the file; None: memory.
-        found: what was in the file at the start, or when it was mended.
         oldest_at: since when the oldest waits, Unix seconds on the wall clock; None: nothing does. As of `tend`.
     """
 
@@ -59,14 +42,9 @@ class Store:
         self._buffer = buffer
         self._lock = threading.RLock()
         self._file_lock = lock
-        self._out: set[int] = set()
-        self._damaged = 0
-        self._changes = Tended()
-        self._is_miscounted = False
-        self._tally = Tally()
         self._database = Database(path, buffer, clock)
         try:
-            self.found = self._counted()
+            self._stock = Stock(self._database, buffer)
         except BaseException:
             self._database.connection.close()
             raise
@@ -97,24 +75,29 @@ class Store:
             raise SpoolError(f"the spool {path}: {error.strerror or error}") from error
 
     @property
+    def found(self) -> Opened:
+        """What was in the file at the start, or when it was mended."""
+        return self._stock.found
+
+    @property
     def pending(self) -> Mapping[str, int]:
         """How many wait, by source, notices among them."""
-        return self._tally.pending
+        return self._stock.tally.pending
 
     @property
     def counted(self) -> int:
         """How many of those that wait are in the ledger."""
-        return self._tally.counted
+        return self._stock.tally.counted
 
     @property
     def nbytes(self) -> int:
         """What those that wait take of `max_bytes`."""
-        return self._tally.nbytes
+        return self._stock.tally.nbytes
 
     @property
     def letters(self) -> int:
         """How many dead letters there are."""
-        return self._tally.letters
+        return self._stock.tally.letters
 
     @property
     def is_disk_tight(self) -> bool:
@@ -135,26 +118,7 @@ class Store:
             DamagedError: nothing of this happened; `mend` first.
         """
         with self._lock:
-            room = self._database.room(self.nbytes)
-            if force and self._buffer.when_full == "block" and not self.is_disk_tight:
-                room = max(room, sum(parcel.nbytes for parcel in parcels))
-            fitting, refused = self._fitting(parcels, room)
-            with self._database.transaction(sync=self._database.is_due) as connection:
-                over = sum(parcel.nbytes for parcel in fitting) - room
-                drops = over > 0 and self._buffer.when_full == "drop_oldest"  # it may hold more than it may by now
-                removed = self._drop_oldest(over) if drops else []
-                at = self._database.time.now()
-                connection.executemany(
-                    f"INSERT INTO items ({DATA_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  (our own)
-                    [row_of(parcel, at) for parcel in fitting],
-                )
-                self._database.set_clock(at)
-            dropped = self._forget(removed)
-            for parcel in fitting:
-                self._tally.add(parcel.source, parcel.kind, parcel.nbytes)
-            with suppress(SpoolError, DamagedError):  # then a moment later: this is done
-                self._look_around()
-            return Appended(len(fitting) + len(refused), in_ledger(fitting), dropped, in_ledger(refused))
+            return self._stock.put(parcels, force=force)
 
     # Out
 
@@ -176,27 +140,8 @@ class Store:
             SpoolError: nothing can be read now.
             DamagedError: `mend` first.
         """
-        order = "DESC" if newest else "ASC"
         with self._lock:
-            out = sum(after < seq and (up_to is None or seq <= up_to) for seq in self._out)
-            rows = self._database.read(
-                f"SELECT {COLUMNS} FROM items WHERE source = ? AND seq > ? AND seq <= ? "  # noqa: S608  (our own names)
-                f"ORDER BY seq {order} LIMIT ?",
-                (source, after, (1 << 62) if up_to is None else up_to, max_items + out),
-            )
-            taken: list[Spooled] = []
-            for row in rows:
-                if row[0] in self._out or len(taken) == max_items:
-                    continue
-                parcel, sound = parcel_of(row)
-                if sound:
-                    taken.append(Spooled(row[0], parcel))
-                else:
-                    self._damaged += self._bury((row[0],), "damaged in the spool")
-                    self._is_miscounted = True  # it may have named another source
-            self._look_around()  # what another process put back is known before it can arrive
-            self._out.update(item.seq for item in taken)
-            return sorted(taken)
+            return self._stock.take(source, max_items, newest=newest, after=after, up_to=up_to)
 
     def acknowledge(self, seqs: Sequence[int]) -> int:
         """These have arrived: how many of the ledger's were still there.
@@ -206,10 +151,7 @@ class Store:
             DamagedError: `mend` first.
         """
         with self._lock:
-            with self._database.transaction():
-                removed = self._delete(seqs)
-            self._out.difference_update(seqs)
-            return self._forget(removed)
+            return self._stock.remove(seqs)
 
     def bury(self, seqs: Sequence[int], answer: str) -> int:
         """The other side will never take these: they become dead letters. How many of the ledger's were still there.
@@ -219,12 +161,12 @@ class Store:
             DamagedError: `mend` first.
         """
         with self._lock:
-            return self._bury(seqs, answer)
+            return self._stock.bury(seqs, answer)
 
     def release(self, seqs: Iterable[int]) -> None:
         """These have not arrived: they can be taken again."""
         with self._lock:
-            self._out.difference_update(seqs)
+            self._stock.out.difference_update(seqs)
 
     # Besides
 
@@ -237,8 +179,8 @@ class Store:
         """
         with self._lock:
             if self._buffer.max_age_s is not None:
-                self._expire(self._database.time.now() - self._buffer.max_age_s)
-            self._look_around()
+                self._stock.expire(self._database.time.now() - self._buffer.max_age_s)
+            self._stock.look_around()
             self._database.sync(if_due=True)
             self._database.give_back_room()
             oldest = self._database.read("SELECT accepted_at FROM items ORDER BY seq LIMIT 1")
@@ -251,13 +193,19 @@ class Store:
         What others put back is told before it is given out.
         """
         with self._lock:
-            found, self._changes = self._changes, Tended()
+            found, self._stock.changes = self._stock.changes, Tended()
             return found
 
     def take_damaged(self) -> int:
         """How many were found damaged, and are dead letters, since this was asked last."""
         with self._lock:
-            found, self._damaged = self._damaged, 0
+            found, self._stock.damaged = self._stock.damaged, 0
+            return found
+
+    def take_letters_dropped(self) -> int:
+        """How many dead letters went to make room for others, notices among them, since this was asked last."""
+        with self._lock:
+            found, self._stock.letters_dropped = self._stock.letters_dropped, 0
             return found
 
     def last_seq(self, source: str) -> int:
@@ -301,115 +249,4 @@ class Store:
         with self._lock:
             if self.found is not found:
                 return 0
-            before = self.counted
-            self._database.mend()
-            self._out.clear()
-            self.found = self._counted()
-            return before - self.counted
-
-    # What follows runs with the lock held.
-
-    def _counted(self) -> Opened:
-        """Count what is in the file."""
-        for _ in range(2):
-            try:
-                self._tally.count(self._database)
-                break
-            except DamagedError:
-                self._database.mend()
-        else:
-            raise SpoolError("the spool's file cannot be mended")
-        return Opened(self.counted, self._database.lost, self._database.aside)
-
-    def _fitting(self, parcels: Sequence[Parcel], room: int) -> tuple[Sequence[Parcel], Sequence[Parcel]]:
-        """Those to put in, and those that are dropped at once, all from the front."""
-        max_bytes = self._buffer.max_bytes
-        if self._buffer.when_full == "block":
-            return waits_for_room(parcels, room, max_bytes)
-        # What can be freed: everything that is not out, and what the disk has left.
-        return newest_that_fit(parcels, min(max_bytes, room + self.nbytes - self._nbytes_out()))
-
-    def _nbytes_out(self) -> int:
-        if not self._out:
-            return 0
-        marks = ",".join(map(str, sorted(self._out)))
-        rows = self._database.read(f"SELECT SUM(nbytes) FROM items WHERE seq IN ({marks})", ())  # noqa: S608  (numbers)
-        return int(rows[0][0] or 0)
-
-    def _drop_oldest(self, nbytes: int) -> list[Removed]:
-        """Delete from the oldest on until so many bytes are free; what is out stays."""
-        seqs, last = [], -1
-        while nbytes > 0:
-            rows = self._database.connection.execute(
-                "SELECT seq, nbytes FROM items WHERE seq > ? ORDER BY seq LIMIT 256", (last,)
-            ).fetchall()
-            if not rows:
-                break
-            for seq, size in rows:
-                last = seq
-                if nbytes > 0 and seq not in self._out:
-                    seqs.append(seq)
-                    nbytes -= size
-        return self._delete(seqs)
-
-    def _delete(self, seqs: Sequence[int]) -> list[Removed]:
-        """Delete these; source, kind and size of those that were there."""
-        removed: list[Removed] = []
-        for start in range(0, len(seqs), 256):
-            marks = ",".join(map(str, seqs[start : start + 256]))
-            removed += self._database.connection.execute(
-                f"DELETE FROM items WHERE seq IN ({marks}) RETURNING source, kind, nbytes"  # noqa: S608  (numbers)
-            ).fetchall()
-        return removed
-
-    def _forget(self, removed: Iterable[Removed]) -> int:
-        """Count those out that were deleted; how many of the ledger's."""
-        before = self.counted
-        for source, kind, nbytes in removed:
-            self._tally.remove(source, kind, nbytes)
-        return before - self.counted
-
-    def _bury(self, seqs: Sequence[int], answer: str) -> int:
-        marks = ",".join(map(str, seqs))
-        with self._database.transaction() as connection:
-            connection.execute(
-                f"INSERT INTO letters (buried_at, answer, {DATA_COLUMNS}) "  # noqa: S608  (numbers, and our own names)
-                f"SELECT ?, ?, {DATA_COLUMNS} FROM items WHERE seq IN ({marks}) ORDER BY seq",
-                (self._database.time.now(), answer[:MAX_ANSWER_CHARS]),
-            )
-            removed = self._delete(seqs)
-            letters = self._tally.letters + len(removed)
-            nbytes = self._tally.letters_nbytes + sum(size for _, _, size in removed)
-            while letters > MAX_LETTERS or (nbytes > self._buffer.max_bytes // 4 and letters > 1):
-                row = connection.execute(
-                    "DELETE FROM letters WHERE number = (SELECT MIN(number) FROM letters) RETURNING nbytes"
-                ).fetchone()
-                letters, nbytes = letters - 1, nbytes - (row[0] if row else 0)
-        self._out.difference_update(seqs)
-        self._tally.letters, self._tally.letters_nbytes = letters, nbytes
-        return self._forget(removed)
-
-    def _expire(self, before: float) -> None:
-        while True:
-            first = self._database.read("SELECT accepted_at FROM items ORDER BY seq LIMIT 1")
-            if not first or first[0][0] >= before:
-                return
-            rows = self._database.read("SELECT seq, accepted_at FROM items ORDER BY seq LIMIT 1000")
-            old = [int(seq) for seq, at in rows if at < before and seq not in self._out]
-            if not old:
-                return
-            with self._database.transaction():
-                removed = self._delete(old)
-            self._changes = self._changes._replace(expired=self._changes.expired + self._forget(removed))
-
-    def _look_around(self) -> None:
-        """What another process did, as it wrote down itself."""
-        if not self._is_miscounted and not self._tally.is_outdated(self._database):
-            return
-        before = self._tally.purged, self._tally.replayed
-        self._tally.count(self._database)
-        self._is_miscounted = False
-        self._changes = self._changes._replace(
-            purged=self._changes.purged + self._tally.purged - before[0],
-            replayed=self._changes.replayed + self._tally.replayed - before[1],
-        )
+            return self._stock.mend()

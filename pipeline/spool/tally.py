@@ -47,11 +47,15 @@ class Tally:
             pending[source] = pending.get(source, 0) + count
             nbytes += size
             counted += count if kind != "notice" else 0
-        letters = database.read("SELECT COUNT(*), SUM(nbytes) FROM letters")[0]
         self.purged = database.number("SELECT value FROM meta WHERE key = 'purged'")
         self.replayed = database.number("SELECT value FROM meta WHERE key = 'replayed'")
         self.pending, self.counted, self.nbytes = pending, counted, nbytes
-        self.letters, self.letters_nbytes = letters[0], letters[1] or 0
+        self.count_letters(database)
+
+    def count_letters(self, database: Database) -> None:
+        """Count the dead letters alone. Raises the same."""
+        letters, nbytes = database.read("SELECT COUNT(*), SUM(nbytes) FROM letters")[0]
+        self.letters, self.letters_nbytes = letters, nbytes or 0
 
     def add(self, source: str, kind: str, nbytes: int) -> None:
         """One more waits."""

@@ -106,6 +106,9 @@ class ReadingsCollector(Collector):
         corrupt = CounterMetricFamily(
             "penstock_spool_corrupt", "Results in the sink's spool that could not be read.", labels=["sink"]
         )
+        dropped = CounterMetricFamily(
+            "penstock_sink_dead_letters_dropped", "Dead letters that went to make room for others.", labels=["sink"]
+        )
         mended = CounterMetricFamily(
             "penstock_sink_mended", "Torn ends that a crash left in the sink's files, cut off.", labels=["sink"]
         )
@@ -126,4 +129,5 @@ class ReadingsCollector(Collector):
                     oldest.add_metric([reading.name], spool.oldest_at)
                 letters.add_metric([reading.name], spool.letters)
                 corrupt.add_metric([reading.name], spool.corrupt)
-        yield from (results, pending, state, nbytes, capacity, oldest, letters, corrupt, mended)
+                dropped.add_metric([reading.name], spool.letters_dropped)
+        yield from (results, pending, state, nbytes, capacity, oldest, letters, corrupt, dropped, mended)

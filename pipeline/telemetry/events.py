@@ -129,6 +129,15 @@ class Events(SourceEvents):
         if results:
             self._announce(f"sink {sink}", "sink", "dead_letter", answer)
 
+    def dead_letters_dropped(self, sink: str, letters: int, total: int, results: int) -> None:
+        """The oldest dead letters are gone, to make room for others. Where those are notices (no results) nobody is
+        told: one of them may be the one that told of the last."""
+        message = f"sink {sink}: spool: {letters:,} of the oldest dead letters dropped to make room, {total:,} in all"
+        about: dict[str, Value] = {"letters": letters, "total": total}
+        self._limited(ERROR, "dead_letters_dropped", message, "dead letters dropped", CHRONIC_S, sink=sink, **about)
+        if results:
+            self._announce(f"sink {sink}", "spool", "dead_letters_dropped", f"{total:,} in all")
+
     # Any component
 
     def bug(self, component: str, error: BaseException) -> None:

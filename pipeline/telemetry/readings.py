@@ -56,6 +56,7 @@ class SpoolReading(NamedTuple):
         oldest_at: Unix seconds; since when the oldest waits; None: nothing does.
         letters: dead letters.
         corrupt: how often something in it could not be read.
+        letters_dropped: how many dead letters went to make room for others.
     """
 
     nbytes: int
@@ -63,6 +64,7 @@ class SpoolReading(NamedTuple):
     oldest_at: float | None
     letters: int
     corrupt: int
+    letters_dropped: int
 
 
 class SinkReading(NamedTuple):

@@ -20,6 +20,7 @@ from pipeline.contracts.component import Context
 from pipeline.contracts.errors import FatalError
 from pipeline.contracts.sender import BufferConfig, Parcel, RefusedError
 from pipeline.registry import Registry
+from pipeline.runtime.status import Status
 from pipeline.spool.operator import SpoolFile
 from pipeline.spool.store import Store
 
@@ -139,6 +140,40 @@ def test_a_refused_result_does_not_put_the_live_ones_behind_the_backlog(tmp_path
     this = run(tree(tmp_path, {"cam": cam}, shutdown_timeout_s=0.2, **keys), during, PLUGINS)
     assert outcomes(this)["dead_lettered"] == 1
     assert of_earlier(side) < 60
+
+
+def test_dead_letters_that_went_for_others_are_counted_and_told(
+    tmp_path: Path, side: OtherSide, caplog: pytest.LogCaptureFixture
+) -> None:
+    at_first: list[float] = []
+    status: list[dict[str, Any]] = []
+    name, label = "penstock_sink_dead_letters_dropped_total", (("sink", "far"),)
+
+    def answer(parcels: list[Parcel]) -> None:
+        raise RefusedError("HTTP 400")
+
+    async def during(this: Run) -> None:
+        await this.until(lambda: (name, label) in this.scrape())
+        at_first.append(this.scrape()[name, label])
+        side.away = False
+        await this.until(lambda: this.scrape()["penstock_sink_dead_letters", label] + this.scrape()[name, label] >= 50)
+        (spool,) = (sink["spool"] for sink in Status(this.supervisor, "1.0", SystemClock(), str).whole()["sinks"])
+        status.append(spool)
+        this.supervisor.stop("enough")
+
+    side.away, side.answer = True, answer
+    this = run(tree(tmp_path, {"cam": {"frames": 50}}, padding=1000, buffer={"max_bytes": 1 << 16}), during, PLUGINS)
+    samples = this.scrape()
+    dropped = samples[name, label]
+    assert at_first == [0]
+    assert dropped > 0
+    assert samples["penstock_sink_dead_letters", label] + dropped == 50 == outcomes(this)["dead_lettered"]
+    assert status[0]["dead_letters_dropped"] == dropped
+    told = [one for one in caplog.messages if "dead letters dropped" in one]
+    assert told == [
+        "sink far: spool: 1 of the oldest dead letters dropped to make room, 1 in all",
+        f"sink far: dead letters dropped: {dropped - 1:.0f} more times",
+    ]
 
 
 def test_an_operators_hands_do_not_unbalance_the_ledger_for_a_moment(tmp_path: Path, side: OtherSide) -> None:

@@ -104,9 +104,37 @@ class FakeControl:
             "backends": [{"name": "local", "model": "m.onnx", "ready": True, "error": None, "on_fallback": False}],
             "sinks": [
                 {
-                    **{"name": "s", "open": True, "state": "ready", "error": None, "trouble": None},
-                    **{"accepted": 1, "restored": 0, "outcomes": {}, "pending": 1, "spool": None},
-                }
+                    "name": "s",
+                    "open": True,
+                    "state": "ready",
+                    "error": None,
+                    "trouble": None,
+                    "accepted": 1,
+                    "restored": 0,
+                    "outcomes": {},
+                    "pending": 1,
+                    "spool": None,
+                },
+                {
+                    "name": "far",
+                    "open": True,
+                    "state": "ready",
+                    "error": None,
+                    "trouble": None,
+                    "accepted": 3,
+                    "restored": 0,
+                    "outcomes": {"dead_lettered": 2},
+                    "pending": 1,
+                    "spool": {
+                        "bytes": 100,
+                        "capacity_bytes": 1 << 20,
+                        "oldest_at": 1.8e9,
+                        "oldest_age_s": 2.5,
+                        "dead_letters": 1,
+                        "dead_letters_dropped": 1,
+                        "corrupt": 0,
+                    },
+                },
             ],
         }
 

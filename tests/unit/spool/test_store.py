@@ -15,8 +15,10 @@ from parcels import Opener, number_of, parcel
 from pipeline.contracts.errors import FatalError
 from pipeline.contracts.sender import BufferConfig, Parcel
 from pipeline.spool.errors import SpoolError
+from pipeline.spool.operator import SpoolFile
 from pipeline.spool.schema import VERSION
-from pipeline.spool.store import MAX_LETTERS, Store
+from pipeline.spool.stock import MAX_LETTERS
+from pipeline.spool.store import Store
 from pipeline.testing import MovableClock
 
 MEMORY_OR_DISK = pytest.mark.parametrize("memory", [False, True], ids=["disk", "memory"])
@@ -249,6 +251,20 @@ def test_dead_letters_have_a_bound(opened: Opener) -> None:
     assert store.letters < MAX_LETTERS
     last = store._database.connection.execute("SELECT body FROM letters ORDER BY number DESC LIMIT 1").fetchone()
     assert last[0] == parcel(199, size=900).body
+    assert store.take_letters_dropped() == 200 - store.letters
+    assert store.take_letters_dropped() == 0
+
+
+def test_dead_letters_that_an_operator_took_out_were_not_dropped(opened: Opener, path: Path) -> None:
+    store = opened(max_bytes=1 << 18)
+    store.append([parcel(number, size=900) for number in range(80)])
+    first, rest = store.take("cam", 60), store.take("cam", 20)
+    store.bury([item.seq for item in first], "no")
+    with SpoolFile(path) as file:
+        file.purge_letters([letter.number for letter in file.letters()][:-1])
+    store.bury([item.seq for item in rest], "no")
+    store.tend()
+    assert (store.letters, store.take_letters_dropped()) == (1 + 20, 0)
 
 
 # Files and processes

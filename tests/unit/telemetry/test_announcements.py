@@ -27,6 +27,10 @@ Told = list[tuple[str, str, str, str]]
             lambda events: events.reloaded("abc", ["sink alerts: added"]),
             ("penstock", "reload", "ok", "now abc: sink alerts: added"),
         ),
+        (
+            lambda events: events.dead_letters_dropped("far", 2, 1_200, results=1),
+            ("sink far", "spool", "dead_letters_dropped", "1,200 in all"),
+        ),
         (lambda events: events.reload_failed(["a", "b"]), ("penstock", "reload", "failed", "a; b")),
     ],
 )
@@ -37,6 +41,15 @@ def test_it_is_told_once_in_one_line(happens: Callable[[Events], None], heard: t
     events.listen(lambda *about: told.append(about))
     happens(events)
     assert told == [heard]
+
+
+def test_of_what_a_notice_pushed_out_nobody_is_told_so_that_it_ends(caplog: pytest.LogCaptureFixture) -> None:
+    told: Told = []
+    events = Events(MovableClock())
+    events.listen(lambda *about: told.append(about))
+    events.dead_letters_dropped("far", 1, 1, results=0)
+    assert not told
+    assert "sink far: spool: 1 of the oldest dead letters dropped" in caplog.text
 
 
 def test_no_secret_is_told() -> None:
