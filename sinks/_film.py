@@ -19,7 +19,7 @@ from sinks._leftovers import finish_leftovers, numbered
 from sinks._paths import display, fixed_root, path_for, placeholders
 from sinks._retention import Archive, KeepConfig, Retention
 from sinks._segment import BEGIN_BYTES, FileRules, Segment
-from sinks._showing import Showing, ShowingConfig
+from sinks._showing import Showing, ShowingConfig, write_each
 from sinks._track import Kind
 
 _MAX_REMEMBERED = 10_000  # names of finished files, so that none of them is written over
@@ -98,14 +98,7 @@ class VideoSink:
 
     def write(self, results: Sequence[Result]) -> None:
         """Draw and encode. A failure of one picture does not keep the others of the batch from being written."""
-        failures: list[PenstockError] = []
-        for result in results:
-            try:
-                self._write(result)
-            except PenstockError as error:
-                failures.append(error)
-        if failures:
-            raise next((error for error in failures if isinstance(error, FatalError)), failures[0])
+        write_each(results, self._write)
 
     def notice(self, event: Event) -> None:
         """Nothing of it is seen in a video."""

@@ -1,11 +1,13 @@
 """What every sink has that encodes pictures: its keys, what is drawn, and the encoder."""
 
 from abc import ABC
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
 from pipeline.contracts.component import Context
+from pipeline.contracts.errors import FatalError, PenstockError
 from pipeline.contracts.frame import YuvPlanes
 from pipeline.contracts.result import Result
 from pipeline.contracts.sink import SinkConfig
@@ -112,3 +114,19 @@ class Showing:
         """This source is over."""
         if self._drawing is not None:
             self._drawing.forget(source)
+
+
+def write_each(results: Sequence[Result], write: Callable[[Result], None]) -> None:
+    """Write all of them: a failure of one picture does not keep the others from being shown.
+
+    Raises:
+        FatalError: the first of those that are; else the first that there was, whatever it is.
+    """
+    failures: list[PenstockError] = []
+    for result in results:
+        try:
+            write(result)
+        except PenstockError as error:
+            failures.append(error)
+    if failures:
+        raise next((error for error in failures if isinstance(error, FatalError)), failures[0])

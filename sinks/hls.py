@@ -13,7 +13,7 @@ from sinks._encoder import Codec
 from sinks._files import keep_reserve, make_folder
 from sinks._paths import PathTemplate, check_writable, display, fixed_root, known_path, path_for, placeholders
 from sinks._playlist import Playlist, Window, pieces
-from sinks._showing import Showing, ShowingConfig
+from sinks._showing import Showing, ShowingConfig, write_each
 from sinks._track import Kind
 
 SUFFIX = ".m3u8"
@@ -92,14 +92,7 @@ class HlsSink:
 
     def write(self, results: Sequence[Result]) -> None:
         """Draw and encode. A failure of one picture does not keep the others of the batch from being shown."""
-        failures: list[PenstockError] = []
-        for result in results:
-            try:
-                self._write(result)
-            except PenstockError as error:
-                failures.append(error)
-        if failures:
-            raise next((error for error in failures if isinstance(error, FatalError)), failures[0])
+        write_each(results, self._write)
 
     def release(self, source: str) -> None:
         """Finish the playlist of a source that was removed."""

@@ -12,7 +12,7 @@ from pipeline.contracts.result import Result
 from pipeline.contracts.secret import SecretUrl
 from pipeline.contracts.tls import TlsKeys, unverified
 from sinks._pushing import SCHEMES, Pushing, Target, can_send
-from sinks._showing import Showing, ShowingConfig
+from sinks._showing import Showing, ShowingConfig, write_each
 from sinks._track import Kind
 
 _FIRST_WAIT_S = 1.0
@@ -89,14 +89,7 @@ class PushSink:
 
     def write(self, results: Sequence[Result]) -> None:
         """Draw, encode and send."""
-        failures: list[PenstockError] = []
-        for result in results:
-            try:
-                self._write(result)
-            except PenstockError as error:
-                failures.append(error)
-        if failures:
-            raise next((error for error in failures if isinstance(error, FatalError)), failures[0])
+        write_each(results, self._write)
 
     def release(self, source: str) -> None:
         """Hang up for a source that was removed."""
