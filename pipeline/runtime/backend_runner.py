@@ -221,10 +221,10 @@ class BackendRunner:
                     return False
                 delay_s = backoff.next_s(error.retry_after_s)
                 self._events.backend_retry(self.name, delay_s, error)
-                self.tried = True
                 self._inference.not_open(error)
                 if self._fallback is not None:
                     self._begin()
+                self.tried = True  # whoever waits for that finds the fallback at work
                 self._on_change()
                 self._gone.wait(delay_s)
             except (FatalError, ConfigError) as error:
