@@ -11,16 +11,15 @@ from pipeline.contracts.result import Result
 from sinks._clip_copy import FileCutter
 from sinks._clip_file import combined, made_from, sidecar
 from sinks._clip_live import LiveCutter
-from sinks._files import make_folder
+from sinks._files import FinishedFiles, make_folder
 from sinks._leftovers import finish_leftovers
-from sinks._paths import display, fixed_root, item_path
+from sinks._paths import fixed_root, item_path
 from sinks._retention import Archive, KeepConfig, Retention
 
 if TYPE_CHECKING:
     from pipeline.contracts.packets import PacketReader
 
 _LAG_S = 10.0  # the sink may be so late before a clip loses packets
-_MAX_SHOWN = 5  # file names in the summary
 
 
 class ClipPlan(NamedTuple):
@@ -65,8 +64,7 @@ class ClipSink:
         self._files: dict[str, FileCutter] = {}
         self._archive = Archive(plan.path, made_from, bases_close=True)
         self._retention = Retention(self._archive, plan.keep, ctx)
-        self._finished = 0
-        self._shown: list[str] = []
+        self._finished = FinishedFiles()
 
     def attach(self, source: str) -> None:
         """Keep what this source shows from now on, for the time before an event."""
@@ -153,9 +151,8 @@ class ClipSink:
                 reader.close()
 
     def written(self) -> Sequence[str]:
-        """The first hundred clips, and how many more there are."""
-        more = self._finished - len(self._shown)
-        return [*self._shown, *([f"{more:,} more files"] if more > 0 else [])]
+        """The first clips, and how many more there are."""
+        return self._finished.shown()
 
     def _cutters(self) -> list[LiveCutter | FileCutter]:
         return [*self._live.values(), *self._files.values()]
@@ -171,10 +168,8 @@ class ClipSink:
         )
 
     def _done(self, path: Path) -> None:
-        self._finished += 1
+        self._finished.add(path)
         self._retention.look_soon()
-        if len(self._shown) < _MAX_SHOWN:
-            self._shown.append(display(path))
 
     @staticmethod
     def _each(steps: Sequence[Callable[[], None]]) -> None:

@@ -11,9 +11,9 @@ from pipeline.contracts.event import Event
 from pipeline.contracts.packets import Connection, EncodedPacket, PacketReader
 from pipeline.contracts.result import Result
 from sinks._clip_file import ClipFile, combined, made_from, streams_of
-from sinks._files import make_folder
+from sinks._files import FinishedFiles, make_folder
 from sinks._leftovers import finish_leftovers
-from sinks._paths import display, fixed_root, path_for
+from sinks._paths import fixed_root, path_for
 from sinks._retention import Archive, KeepConfig, Retention
 from sinks._rotation import piece_path
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _LAG_S = 10.0  # the sink may be so late before a recording loses packets
 _TOLERANCE_S = 0.01
-_MAX_SHOWN = 5  # file names in the summary
 
 
 class CopyPlan(NamedTuple):
@@ -76,8 +75,7 @@ class CopySink:
         self._archive = Archive(plan.path, made_from)
         self._retention = Retention(self._archive, plan.keep, ctx)
         self._of: dict[str, _Recording] = {}
-        self._finished = 0
-        self._shown: list[str] = []
+        self._finished = FinishedFiles()
 
     def attach(self, source: str) -> None:
         """Take what this source sends from now on."""
@@ -156,9 +154,8 @@ class CopySink:
             raise FatalError(str(combined(failures)))
 
     def written(self) -> Sequence[str]:
-        """The first hundred files, and how many more there are."""
-        more = self._finished - len(self._shown)
-        return [*self._shown, *([f"{more:,} more files"] if more > 0 else [])]
+        """The first files, and how many more there are."""
+        return self._finished.shown()
 
     def _drain(self, recordings: Sequence[_Recording]) -> list[PenstockError]:
         failures: list[PenstockError] = []
@@ -227,7 +224,5 @@ class CopySink:
         if file is None:
             return
         file.finish()
-        self._finished += 1
+        self._finished.add(file.path)
         self._retention.look_soon()
-        if len(self._shown) < _MAX_SHOWN:
-            self._shown.append(display(file.path))

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.contracts.errors import FatalError, PenstockError, TransientError
@@ -10,6 +11,8 @@ from pipeline.contracts.paths import FILE_MODE, make_folders
 from sinks._paths import display
 
 PART_SUFFIX = ".part"
+
+_MAX_SHOWN = 5  # file names in the summary
 
 _MAY_PASS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 """No room, or a disk that does not answer: both come back without anybody touching the configuration."""
@@ -173,3 +176,25 @@ def sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+class FinishedFiles:
+    """What a sink with very many files has to show for the summary at the end. Made and used by the sink."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, None] = {}
+        self._count = 0
+
+    def add(self, path: Path) -> None:
+        """This one is complete."""
+        name = display(path)
+        if name in self._first:
+            return
+        self._count += 1
+        if len(self._first) < _MAX_SHOWN:
+            self._first[name] = None
+
+    def shown(self) -> Sequence[str]:
+        """The first of them, and how many more there are."""
+        more = self._count - len(self._first)
+        return [*self._first, *([f"{more:,} more files"] if more > 0 else [])]

@@ -15,7 +15,7 @@ from pipeline.contracts.frame import NoPicture
 from pipeline.contracts.result import Classification, Detections, Result, label_of
 from pipeline.contracts.sink import Emit, SinkConfig
 from sinks._annotators import is_slow
-from sinks._files import make_folder
+from sinks._files import FinishedFiles, make_folder
 from sinks._paths import EventPathTemplate, check_writable, display, fixed_root, item_path, known_path
 from sinks._pictures import PictureFiles
 from sinks._retention import Archive, KeepConfig, Retention
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 _SUFFIXES = (".jpg", ".jpeg")
 _MAX_OPEN = 10_000  # events of which a better picture may come
-_MAX_SHOWN = 5  # file names in the summary
 
 
 class SnapshotSinkConfig(SinkConfig):
@@ -131,8 +130,7 @@ class SnapshotSink:
         self._files = PictureFiles(config.min_free_bytes, sidecar=config.sidecar)
         self._archive = archive
         self._open: OrderedDict[str, _Open] = OrderedDict()  # by the event's id, the oldest first
-        self._written = 0
-        self._shown: dict[str, None] = {}
+        self._finished = FinishedFiles()
 
     def open(self) -> None:
         """Make the folder, and finish what a killed process left.
@@ -223,9 +221,8 @@ class SnapshotSink:
             raise FatalError("; ".join(failures[:3]))
 
     def written(self) -> Sequence[str]:
-        """The first hundred files, and how many more there are."""
-        more = self._written - len(self._shown)
-        return [*self._shown, *([f"{more:,} more files"] if more > 0 else [])]
+        """The first files, and how many more there are."""
+        return self._finished.shown()
 
     def _begin(self, event: ObjectEvent) -> None:
         path = self._path(event)
@@ -239,7 +236,7 @@ class SnapshotSink:
         if one is None:
             return
         if self._config.when == "end":
-            self._count(self._files.finish(one.path))
+            self._finished.add(self._files.finish(one.path))
         if event is not None:
             self._files.describe(one.path, event)
 
@@ -264,15 +261,7 @@ class SnapshotSink:
         )
         self._files.put(path, jpeg, item, final=final)
         if final:
-            self._count(path)
-
-    def _count(self, path: Path) -> None:
-        name = display(path)
-        if name in self._shown:
-            return
-        self._written += 1
-        if len(self._shown) < _MAX_SHOWN:
-            self._shown[name] = None
+            self._finished.add(path)
 
     def _crop(self, event: ObjectEvent) -> "Box | None":
         if self._config.crop == "picture":

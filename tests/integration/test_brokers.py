@@ -9,28 +9,14 @@ import mosquitto
 import nats_server
 import pytest
 import redis_server
-from daemon import Daemon
+from daemon import IDLE, Daemon
 from kafka_mock import KafkaMock
 from makers import clip
 from mqtt_listener import Listener
 from observed import until
 
 FRAMES = 60
-PIPELINE = """
-    data_dir = "data"
-
-    [backends.rig]
-    type = "rig"
-
-    [sources.idle]
-    type = "synthetic"
-    fps = 1
-
-    [sinks.nothing]
-    type = "slow"
-    delay_s = 0
-    sources = ["idle"]
-
+PIPELINE = f"""{IDLE}
     [sources.gate]
     type = "file"
     path = "clip.mp4"

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from daemon import Daemon
+from daemon import IDLE, WAITING_FILE, Daemon
 from makers import clip
 from mosquitto import Mosquitto
 from mqtt_listener import Heard, Listener
@@ -27,20 +27,6 @@ IN_FLIGHT = 50
 """So many messages of a source are handed over at once: what one kill of either side can make arrive twice."""
 
 SINK = """
-    data_dir = "data"
-
-    [backends.rig]
-    type = "rig"
-
-    [sources.idle]
-    type = "synthetic"
-    fps = 1
-
-    [sinks.nothing]
-    type = "slow"
-    delay_s = 0
-    sources = ["idle"]
-
     [sinks.broker]
     type = "mqtt"
     sources = ["gate", "yard"]
@@ -49,18 +35,15 @@ SINK = """
     retry = {{ min_s = 0.02, max_s = 0.2 }}
     buffer = {{ when_full = "block" }}
 """
-SOURCE = """
-    [sources.{name}]
-    type = "file"
-    path = "{path}"
-    {more}
-    queue = {{ max_frames = 64, when_full = "block" }}
-"""
 
 
 def config(port: int, path: str, more: str = "") -> str:
     """pipeline.toml: two sources that wait rather than lose a frame, and one broker."""
-    return SINK.format(port=port) + "".join(SOURCE.format(name=name, path=path, more=more) for name in SOURCES)
+    return (
+        IDLE
+        + SINK.format(port=port)
+        + "".join(WAITING_FILE.format(name=name, path=path, more=more) for name in SOURCES)
+    )
 
 
 def spool_of(folder: Path) -> Path:

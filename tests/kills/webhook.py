@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from daemon import Daemon
+from daemon import IDLE, WAITING_FILE, Daemon
 from makers import clip
 from observed import until
 from spool_file import SpoolFile, read_spool
@@ -28,20 +28,6 @@ AWAY_LIVES = (0.3, 0.5)
 SECRET = "whsec_" + "a2lsbC05LWF0LWFueS1tb21lbnQtaXMtZmluZS1oZXJl"
 
 SINK = """
-    data_dir = "data"
-
-    [backends.rig]
-    type = "rig"
-
-    [sources.idle]
-    type = "synthetic"
-    fps = 1
-
-    [sinks.nothing]
-    type = "slow"
-    delay_s = 0
-    sources = ["idle"]
-
     [sinks.hook]
     type = "webhook"
     sources = ["gate", "yard"]
@@ -51,19 +37,12 @@ SINK = """
     retry = {{ min_s = 0.02, max_s = 0.2 }}
     buffer = {{ when_full = "block" }}
 """
-SOURCE = """
-    [sources.{name}]
-    type = "file"
-    path = "{path}"
-    {more}
-    queue = {{ max_frames = 64, when_full = "block" }}
-"""
 
 
 def config(url: str, path: str, more: str = "") -> str:
     """pipeline.toml: two sources that wait rather than lose a frame, and one webhook."""
-    text = SINK.format(url=url, secret=SECRET)
-    return text + "".join(SOURCE.format(name=name, path=path, more=more) for name in SOURCES)
+    text = IDLE + SINK.format(url=url, secret=SECRET)
+    return text + "".join(WAITING_FILE.format(name=name, path=path, more=more) for name in SOURCES)
 
 
 def spool_of(folder: Path) -> Path:

@@ -37,6 +37,32 @@ JSONL = """
     notices = ["sources"]
 """
 
+IDLE = """
+    data_dir = "data"
+
+    [backends.rig]
+    type = "rig"
+
+    [sources.idle]
+    type = "synthetic"
+    fps = 1
+
+    [sinks.nothing]
+    type = "slow"
+    delay_s = 0
+    sources = ["idle"]
+"""
+"""What keeps the program running when all files have ended; its sources' results go to the sinks that are added."""
+
+WAITING_FILE = """
+    [sources.{name}]
+    type = "file"
+    path = "{path}"
+    {more}
+    queue = {{ max_frames = 64, when_full = "block" }}
+"""
+"""A source that waits rather than lose a frame."""
+
 
 def free_port() -> int:
     """A port that was free a moment ago, below those that the system gives away: it is still free after a restart."""

@@ -2,30 +2,26 @@
 
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from daemon import free_port
 from observed import until
+from server_process import ServerProcess
 
 MISSING = None if shutil.which("mosquitto") else "mosquitto is not installed: run `just setup-rigs`"
 
 
-class Mosquitto:
+class Mosquitto(ServerProcess):
     """One broker on 127.0.0.1 that keeps its sessions and messages in `folder`; a context manager: then it is gone.
 
     `lines` are further lines of its configuration; `listener` stands in place of "listener PORT 127.0.0.1".
     """
 
+    name = "mosquitto"
+
     def __init__(self, folder: Path, *lines: str, anonymous: bool = True, port: int | None = None) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self.port = port or free_port()
-        self._process: subprocess.Popen[bytes] | None = None
+        super().__init__(folder, port)
         self.configure(*lines, anonymous=anonymous)
 
     def configure(self, *lines: str, anonymous: bool = True) -> None:
@@ -47,34 +43,15 @@ class Mosquitto:
         ]
         (self.folder / "mosquitto.conf").write_text("\n".join(text) + "\n")
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.kill()
-
     def start(self) -> None:
         """Start it, and wait until it takes connections."""
-        with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                ["mosquitto", "-c", str(self.folder / "mosquitto.conf")], stdout=log, stderr=log
-            )
+        self._launch(["mosquitto", "-c", str(self.folder / "mosquitto.conf")])
         until("mosquitto listens", self._listens, 10)
 
     @property
     def running(self) -> bool:
         """Whether it was started and not killed or stopped since."""
         return self._process is not None
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(10)
-            self._process = None
 
     def stop(self) -> None:
         """SIGTERM: it keeps what it has."""
@@ -90,19 +67,10 @@ class Mosquitto:
         self.signal(signal.SIGUSR1)
         until("mosquitto has saved", lambda: store.exists() and store.stat().st_mtime_ns != before, 10)
 
-    def signal(self, number: signal.Signals) -> None:
-        """SIGSTOP freezes it, SIGCONT lets it go on, SIGHUP has it read some of its configuration again."""
-        assert self._process is not None
-        self._process.send_signal(number)
-
     def publish(self, topic: str, body: bytes) -> None:
         """Tell it something with QoS 1, as a client of its own."""
         command = ["mosquitto_pub", "-p", str(self.port), "-q", "1", "-t", topic, "-s"]
         subprocess.run(command, input=body, check=True, timeout=20)
-
-    def log(self) -> str:
-        """What it said."""
-        return (self.folder / "log").read_text(errors="replace")
 
     def passwords(self, users: Sequence[tuple[str, str]]) -> Path:
         """A password file for `password_file`."""
@@ -112,15 +80,6 @@ class Mosquitto:
         for user, password in users:
             subprocess.run(["mosquitto_passwd", "-b", str(path), user, password], check=True, timeout=20)
         return path
-
-    def _listens(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, f"mosquitto ended: {self.log()[-500:]}"
-        try:
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
-        except OSError:
-            return False
-        return True
 
 
 def _is_root() -> bool:

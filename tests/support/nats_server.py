@@ -3,31 +3,27 @@
 import asyncio
 import json
 import shutil
-import socket
-import subprocess
 import sys
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from daemon import free_port
 from observed import until
+from server_process import ServerProcess
 
 _BINARY = shutil.which("nats-server", path=str(Path(sys.executable).parent)) or shutil.which("nats-server")
 MISSING = None if _BINARY else "nats-server is not installed: uv sync"
 
 
-class NatsServer:
+class NatsServer(ServerProcess):
     """One server on 127.0.0.1 that keeps its streams in `folder`; a context manager: then it is gone.
 
     `more` is further text of its configuration.
     """
 
+    name = "nats-server"
+
     def __init__(self, folder: Path, more: str = "") -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self.port = free_port()
-        self._process: subprocess.Popen[bytes] | None = None
+        super().__init__(folder)
         self.configure(more)
 
     def configure(self, more: str) -> None:
@@ -35,37 +31,11 @@ class NatsServer:
         text = f'listen: "127.0.0.1:{self.port}"\njetstream {{ store_dir: "{self.folder}", sync_interval: always }}\n'
         (self.folder / "nats.conf").write_text(text + more)
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.kill()
-
     def start(self) -> None:
         """Start it, and wait until it takes connections."""
         assert _BINARY is not None
-        with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen([_BINARY, "-c", str(self.folder / "nats.conf")], stdout=log, stderr=log)
+        self._launch([_BINARY, "-c", str(self.folder / "nats.conf")])
         until("nats-server listens", self._listens, 10)
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(10)
-            self._process = None
-
-    def signal(self, number: int) -> None:
-        """SIGSTOP freezes it, SIGCONT lets it go on."""
-        assert self._process is not None
-        self._process.send_signal(number)
-
-    def log(self) -> str:
-        """What it said."""
-        return (self.folder / "log").read_text(errors="replace")
 
     def make_stream(self, name: str, *subjects: str, **keys: Any) -> None:
         """Make a stream."""
@@ -101,10 +71,4 @@ class NatsServer:
             await client.close()
 
     def _listens(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, f"nats-server ended: {self.log()[-500:]}"
-        try:
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
-        except OSError:
-            return False
-        return "Server is ready" in self.log()
+        return super()._listens() and "Server is ready" in self.log()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from kafka_mock import PRODUCE, KafkaMock
 from pydantic import ValidationError
+from senders import packed, senders
 
 from pipeline.contracts.errors import ConfigError
 from pipeline.contracts.result import Text
@@ -37,23 +38,8 @@ def cluster() -> Iterator[KafkaMock]:
 @pytest.fixture
 def make(cluster: KafkaMock, ctx: PluginContext) -> Iterator[Make]:
     """Opens senders to the cluster with these keys; closed at the end."""
-    made: list[KafkaSender] = []
-
-    def make(**keys: Any) -> KafkaSender:
-        config = KafkaSinkConfig.model_validate({"servers": [cluster.server], **keys})
-        config.check()
-        sender = config.build(ctx)
-        made.append(sender)
-        sender.open()
-        return sender
-
-    yield make
-    for sender in made:
-        sender.close()
-
-
-def packed(sender: KafkaSender, count: int, *, first: int = 0, source: str = "gate") -> list[Parcel]:
-    return [sender.pack(result(frame(seq, source=source))) for seq in range(first, first + count)]
+    with senders(KafkaSinkConfig, KafkaSender, ctx, servers=[cluster.server]) as make:
+        yield make
 
 
 def sent_at_last(sender: KafkaSender, parcels: list[Parcel], limit_s: float = 15.0) -> None:

@@ -14,6 +14,7 @@ import pytest
 from mosquitto import MISSING, Mosquitto
 from mqtt_listener import Listener
 from pydantic import ValidationError
+from senders import packed, senders
 
 from pipeline.contracts.errors import ConfigError
 from pipeline.contracts.event import SourceEvent
@@ -43,23 +44,8 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
 @pytest.fixture
 def make(broker: Mosquitto, ctx: PluginContext) -> Iterator[Make]:
     """Opens senders to the broker with these keys; closed at the end."""
-    made: list[MqttSender] = []
-
-    def make(**keys: Any) -> MqttSender:
-        config = MqttSinkConfig.model_validate({"url": f"mqtt://127.0.0.1:{broker.port}", **keys})
-        config.check()
-        sender = config.build(ctx)
-        made.append(sender)
-        sender.open()
-        return sender
-
-    yield make
-    for sender in made:
-        sender.close()
-
-
-def packed(sender: MqttSender, count: int, *, first: int = 0) -> list[Parcel]:
-    return [sender.pack(result(frame(seq, source="gate"))) for seq in range(first, first + count)]
+    with senders(MqttSinkConfig, MqttSender, ctx, url=f"mqtt://127.0.0.1:{broker.port}") as make:
+        yield make
 
 
 def frame_ids(listener: Listener, count: int) -> list[int]:

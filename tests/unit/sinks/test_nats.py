@@ -14,10 +14,11 @@ import pytest
 from looped import LoopedContext
 from nats_server import MISSING, NatsServer
 from pydantic import ValidationError
+from senders import packed, senders
 
 from pipeline.contracts.errors import ConfigError
 from pipeline.contracts.result import Text
-from pipeline.contracts.sender import Parcel, RefusedError, UndeliveredError
+from pipeline.contracts.sender import RefusedError, UndeliveredError
 from pipeline.testing import PluginContext, frame, result
 from sinks.nats import NatsSender, NatsSinkConfig
 
@@ -43,23 +44,8 @@ def server(tmp_path: Path) -> Iterator[NatsServer]:
 @pytest.fixture
 def make(server: NatsServer, ctx: LoopedContext) -> Iterator[Make]:
     """Opens senders to the server with these keys, a stream for everything there; closed at the end."""
-    made: list[NatsSender] = []
-
-    def make(**keys: Any) -> NatsSender:
-        config = NatsSinkConfig.model_validate({"url": f"nats://127.0.0.1:{server.port}", **keys})
-        config.check()
-        sender = config.build(ctx)
-        made.append(sender)
-        sender.open()
-        return sender
-
-    yield make
-    for sender in made:
-        sender.close()
-
-
-def packed(sender: NatsSender, count: int, *, first: int = 0, source: str = "gate") -> list[Parcel]:
-    return [sender.pack(result(frame(seq, source=source))) for seq in range(first, first + count)]
+    with senders(NatsSinkConfig, NatsSender, ctx, url=f"nats://127.0.0.1:{server.port}") as make:
+        yield make
 
 
 def test_results_are_stored_in_order_with_their_id(server: NatsServer, make: Make) -> None:

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 from redis_server import MISSING, RedisServer
+from senders import packed, senders
 
 from pipeline.contracts.errors import ConfigError
-from pipeline.contracts.sender import Parcel, RefusedError, UndeliveredError
-from pipeline.testing import PluginContext, frame, result
+from pipeline.contracts.sender import RefusedError, UndeliveredError
+from pipeline.testing import PluginContext
 from sinks.redis import RedisSender, RedisSinkConfig
 
 redis = pytest.importorskip("redis", reason="the package redis is not installed (extra `redis`)")
@@ -35,23 +36,8 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 @pytest.fixture
 def make(server: RedisServer, ctx: PluginContext) -> Iterator[Make]:
     """Opens senders to the server with these keys; closed at the end."""
-    made: list[RedisSender] = []
-
-    def make(**keys: Any) -> RedisSender:
-        config = RedisSinkConfig.model_validate({"url": f"redis://127.0.0.1:{server.port}", **keys})
-        config.check()
-        sender = config.build(ctx)
-        made.append(sender)
-        sender.open()
-        return sender
-
-    yield make
-    for sender in made:
-        sender.close()
-
-
-def packed(sender: RedisSender, count: int, *, first: int = 0, source: str = "gate") -> list[Parcel]:
-    return [sender.pack(result(frame(seq, source=source))) for seq in range(first, first + count)]
+    with senders(RedisSinkConfig, RedisSender, ctx, url=f"redis://127.0.0.1:{server.port}") as make:
+        yield make
 
 
 def entries(server: RedisServer, stream: str = "penstock:gate", **keys: Any) -> list[dict[str, str]]:
