@@ -23,6 +23,8 @@ _EXPECTED = {
     "finite_number": "a finite number",
     "bool_type": "true or false",
     "bool_parsing": "true or false",
+    "byte_size": 'a number of bytes, or a text like "256MiB"',
+    "byte_size_unit": 'a number of bytes, or a text like "256MiB"',
     "list_type": "a list",
     "tuple_type": "a list",
     "set_type": "a list",

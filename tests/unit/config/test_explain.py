@@ -108,3 +108,10 @@ def test_two_cameras_do_not_go_into_one_video(kind: Any, suffix: str) -> None:
 
     assert told("all") == ["sinks.rec.path: two sources would go into one file: put {source} into the name"]
     assert told("{source}") == told("all", sources=["gate"]) == []
+
+
+@pytest.mark.parametrize("size", ["lots", "5 parsecs", ""])
+def test_a_size_that_is_none_is_told_how_one_looks(size: str) -> None:
+    raw = {"type": "snapshot", "path": "/x/a.jpg", "min_free_bytes": size}
+    (fault,) = faults_of(SnapshotSinkConfig, raw).values()
+    assert fault == f'must be a number of bytes, or a text like "256MiB", got "{size}"'
