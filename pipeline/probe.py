@@ -79,6 +79,9 @@ class _ProbeContext:
         """Keep it for the finding."""
         self.sight.warnings.append(message)
 
+    def fell_back(self, wanted: str, got: str, reason: str) -> None:
+        """Nobody asked."""
+
     def tell(self, state: str, detail: str, *, well: bool) -> None:
         """Keep it for the finding."""
         if not well:

@@ -58,6 +58,7 @@ class PluginContext:
         self.continues = False
         self.rings = PacketRings()
         self.warnings: list[str] = []
+        self.fallbacks: list[tuple[str, str, str]] = []
         self.told: list[tuple[str, str, bool]] = []
 
     def call(self, coroutine: Coroutine[Any, Any, T], timeout_s: float) -> T:
@@ -71,6 +72,10 @@ class PluginContext:
     def warn(self, message: str) -> None:
         """Keep the message."""
         self.warnings.append(message)
+
+    def fell_back(self, wanted: str, got: str, reason: str) -> None:
+        """Keep what happened."""
+        self.fallbacks.append((wanted, got, reason))
 
     def tell(self, state: str, detail: str, *, well: bool) -> None:
         """Keep the message."""

@@ -16,14 +16,17 @@ from pipeline.backends._onnx_device import (
     fallback,
     usable_cores,
 )
+from pipeline.backends._onnx_feed import Feed, HostFeed
 from pipeline.backends._onnx_session import Runtime, Session, decide_run_error, zeros
 from pipeline.contracts.backend import BackendConfig
 from pipeline.contracts.component import Context
 from pipeline.contracts.errors import ConfigError
 from pipeline.models.description import ModelDescription, Shapes
+from pipeline.models.reader import Reader
 
 GPU_WORKERS = 2
 GPU_BATCH = 8
+_SPARE_SIZES = 2  # input sizes for which buffers are kept, where the input fits the frame
 
 
 class RunConfig(BackendConfig, ABC):
@@ -79,6 +82,18 @@ def start(config: RunConfig, model: Path, ctx: Context, description: ModelDescri
     max_batch = description.fixed_batch or config.max_batch or (1 if on_cpu else GPU_BATCH)
     shapes = trial(session, runtime, description, max_batch)
     return Started(session, runtime, device.device, shapes, concurrency, max_batch)
+
+
+def feed_of(started: Started, reader: Reader, ctx: Context, *, fit: bool) -> Feed:
+    """How pictures come into this model, on the device that it runs on."""
+    return HostFeed(
+        session=started.session,
+        reader=reader,
+        max_batch=started.max_batch,
+        spare=started.concurrency * (_SPARE_SIZES if fit else 1),
+        errors=started.runtime.errors,
+        now_s=ctx.clock.monotonic,
+    )
 
 
 def check_batch(config: RunConfig, description: ModelDescription) -> None:

@@ -9,8 +9,8 @@ from pydantic import Field, StringConstraints, model_validator
 
 from pipeline.backends._clip_texts import TextSide, describe_texts, read_tokenizer
 from pipeline.backends._onnx_device import usable_cores
-from pipeline.backends._onnx_model import LoadedModel, RunSettings
-from pipeline.backends._onnx_open import RunConfig, check_batch, device_of, session_of, start
+from pipeline.backends._onnx_model import LoadedModel
+from pipeline.backends._onnx_open import RunConfig, check_batch, device_of, feed_of, session_of, start
 from pipeline.backends._onnx_report import model_lines
 from pipeline.backends._onnx_session import Runtime
 from pipeline.contracts.backend import ModelInfo
@@ -124,13 +124,9 @@ class ClipImages:
             raise FatalError(f"{config.model}: the output of the image encoder is not known after a trial run")
         self.numbers = int(np.prod(started.shapes[description.choice.output.name][1:]))
         self._description = description
-        self._loaded = LoadedModel(
-            session=started.session,
-            reader=Reader(description),
-            settings=RunSettings(False, self.max_batch, self.concurrency),
-            errors=started.runtime.errors,
-            now_s=self._ctx.clock.monotonic,
-        )
+        reader = Reader(description)
+        feed = feed_of(started, reader, self._ctx, fit=False)
+        self._loaded = LoadedModel(feed=feed, reader=reader, fit=False, now_s=self._ctx.clock.monotonic)
 
     def infer(self, batch: Sequence[Frame]) -> Sequence[Prediction]:
         """A vector of length 1 for each of 1 to `max_batch` frames, in their order."""
@@ -150,6 +146,8 @@ class ClipImages:
 
     def close(self) -> None:
         """Let the session and all buffers go."""
+        if self._loaded is not None:
+            self._loaded.close()
         self._loaded = None
 
 

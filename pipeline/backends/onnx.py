@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 from pydantic import Field, Strict
 
 from pipeline.backends._onnx_device import CPU, DeviceChoice, installed_wheels, usable_cores, wheel_conflict
-from pipeline.backends._onnx_model import LoadedModel, RunSettings
-from pipeline.backends._onnx_open import RunConfig, check_batch, device_of, session_of, start, trial
+from pipeline.backends._onnx_model import LoadedModel
+from pipeline.backends._onnx_open import RunConfig, check_batch, device_of, feed_of, session_of, start, trial
 from pipeline.backends._onnx_report import findings, in_few_words, model_lines
 from pipeline.backends._onnx_session import Runtime
 from pipeline.contracts.backend import ModelInfo
@@ -173,13 +173,9 @@ class OnnxBackend:
             ),
         )
         self._info = reader.info
-        self._loaded = LoadedModel(
-            session=started.session,
-            reader=reader,
-            settings=RunSettings(config.input_shape == "fit", self.max_batch, self.concurrency),
-            errors=started.runtime.errors,
-            now_s=self._ctx.clock.monotonic,
-        )
+        fit = config.input_shape == "fit"
+        feed = feed_of(started, reader, self._ctx, fit=fit)
+        self._loaded = LoadedModel(feed=feed, reader=reader, fit=fit, now_s=self._ctx.clock.monotonic)
 
     def infer(self, batch: Sequence[Frame]) -> Sequence[Prediction]:
         """Predictions for 1 to `max_batch` frames, in their order."""
@@ -201,6 +197,8 @@ class OnnxBackend:
 
     def close(self) -> None:
         """Let the session and all buffers go."""
+        if self._loaded is not None:
+            self._loaded.close()
         self._loaded = None
 
 

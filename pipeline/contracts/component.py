@@ -66,6 +66,11 @@ class Context(Protocol):
         """Tell the operator something once that is no failure: one log line under the component's name."""
         ...
 
+    def fell_back(self, wanted: str, got: str, reason: str) -> None:
+        """Tell the operator that a device could not be had, and what is used in its place ("cuda:0", "cpu", why): one
+        log line each time, and a count."""
+        ...
+
     def tell(self, state: str, detail: str, *, well: bool) -> None:
         """Tell the operator that the component's state changed ("circuit open", why): one log line, an event."""
         ...

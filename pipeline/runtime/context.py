@@ -102,6 +102,10 @@ class RunContext:
         """See `Context.warn`."""
         self.events.note(f"{self.kind} {self.name}", message)
 
+    def fell_back(self, wanted: str, got: str, reason: str) -> None:
+        """See `Context.fell_back`."""
+        self.events.fell_back(f"{self.kind} {self.name}", wanted, got, reason)
+
     def tell(self, state: str, detail: str, *, well: bool) -> None:
         """See `Context.tell`."""
         self.events.component_state(f"{self.kind} {self.name}", state, detail, well=well)

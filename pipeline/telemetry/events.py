@@ -154,6 +154,11 @@ class Events(SourceEvents):
         message = f"{component}: {state}: {detail}" if detail else f"{component}: {state}"
         self._limited_of(component, INFO if well else WARNING, "component_state", message, state, state=state)
 
+    def fell_back(self, component: str, wanted: str, got: str, reason: str) -> None:
+        """A device could not be had, and another is used in its place (`Context.fell_back`)."""
+        message = f"{component}: {got} in place of {wanted}: {reason}"
+        self._say(WARNING, "fell_back", message, wanted=wanted, got=got, **naming(component))
+
     # The process
 
     def listening(self, url: str) -> None:

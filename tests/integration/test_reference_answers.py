@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from pipeline.backends._onnx_feed import HostFeed
 from pipeline.backends.onnx import OnnxBackend, OnnxBackendConfig
 from pipeline.contracts.frame import Frame, Wishes
 from pipeline.contracts.result import Classification, Detections, Prediction
@@ -79,7 +80,9 @@ def test_masks_are_those_of_the_reference_way(shared_data: Path) -> None:
         assert backend.info().task == "instance-segmentation"
         loaded = backend._loaded
         assert loaded is not None
-        loaded._session = overheard = Overheard(loaded._session)
+        feed = loaded._feed
+        assert isinstance(feed, HostFeed)
+        feed._session = overheard = Overheard(feed._session)
         seen = 0
         for name in PICTURES:
             of = frame_of(shared_data / "images" / name)

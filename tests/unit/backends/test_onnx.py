@@ -15,6 +15,7 @@ import pytest
 from model_files import Array, cells, detector, objects_output, yolov8_output
 from pydantic import ValidationError
 
+from pipeline.backends._onnx_feed import HostFeed
 from pipeline.backends._onnx_session import decide_run_error
 from pipeline.backends.onnx import OnnxBackend, OnnxBackendConfig
 from pipeline.contracts.backend import ModelInfo, Servable
@@ -25,6 +26,12 @@ from pipeline.testing import PluginContext, frame
 
 CARS = "{0: 'car', 1: 'bus'}"
 DYNAMIC = ("batch", 3, "height", "width")
+
+
+def host_feed(backend: OnnxBackend) -> HostFeed:
+    assert backend._loaded is not None
+    assert isinstance(backend._loaded._feed, HostFeed)
+    return backend._loaded._feed
 
 
 def opened(path: Path, ctx: PluginContext | None = None, **keys: Any) -> OnnxBackend:
@@ -169,19 +176,18 @@ def test_a_fitted_input_wastes_no_padding_and_frames_of_any_shape_share_a_batch(
     )
     backend = opened(path, input_size=64, input_shape="fit", max_batch=3)
     seen: list[tuple[int, ...]] = []
-    loaded = backend._loaded
-    assert loaded is not None
-    session = loaded._session
+    feed = host_feed(backend)
+    session = feed._session
 
     class Spy:
-        def run(self, names: Sequence[str] | None, feed: dict[str, Array]) -> Sequence[Array]:
-            seen.append(next(iter(feed.values())).shape)
-            return session.run(names, feed)
+        def run(self, names: Sequence[str] | None, fed: dict[str, Array]) -> Sequence[Array]:
+            seen.append(next(iter(fed.values())).shape)
+            return session.run(names, fed)
 
         def get_providers(self) -> Sequence[str]:
             return session.get_providers()
 
-    loaded._session = Spy()
+    feed._session = Spy()
     wide, tall = frame(width=128, height=64), frame(width=64, height=128)
     answers = backend.infer([wide, tall, wide])
     assert seen == [(2, 3, 32, 64), (1, 3, 64, 32)]
@@ -194,24 +200,23 @@ def test_a_fitted_input_wastes_no_padding_and_frames_of_any_shape_share_a_batch(
 def test_threads_share_the_session_but_never_a_buffer(yolov8: Path) -> None:
     backend = opened(yolov8, workers=4)
     assert backend.concurrency == 4
-    loaded = backend._loaded
-    assert loaded is not None
-    session = loaded._session
+    feed = host_feed(backend)
+    session = feed._session
     together = threading.Barrier(4)
     buffers: list[int] = []
 
     class Spy:
         """Lets four runs begin before one goes on."""
 
-        def run(self, names: Sequence[str] | None, feed: dict[str, Array]) -> Sequence[Array]:
-            buffers.append(next(iter(feed.values())).ctypes.data)
+        def run(self, names: Sequence[str] | None, fed: dict[str, Array]) -> Sequence[Array]:
+            buffers.append(next(iter(fed.values())).ctypes.data)
             together.wait(10)
-            return session.run(names, feed)
+            return session.run(names, fed)
 
         def get_providers(self) -> Sequence[str]:
             return session.get_providers()
 
-    loaded._session = Spy()
+    feed._session = Spy()
 
     def work(seq: int) -> list[Any]:
         return [rows(backend.infer([frame(seq, width=128, height=64)])[0]) for _ in range(5)]
@@ -226,8 +231,7 @@ def test_threads_share_the_session_but_never_a_buffer(yolov8: Path) -> None:
 
 def test_the_session_never_changes_to_another_device_by_itself(yolov8: Path) -> None:
     backend = opened(yolov8)
-    assert backend._loaded is not None
-    assert backend._loaded._session._enable_fallback is False  # type: ignore[attr-defined]
+    assert host_feed(backend)._session._enable_fallback is False  # type: ignore[attr-defined]
     backend.close()
 
 
