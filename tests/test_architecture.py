@@ -17,7 +17,8 @@ RULE: dict[str, set[str]] = {
     "pipeline.contracts": set(),
     "pipeline.telemetry": {"pipeline.contracts"},
     "pipeline.registry": {"pipeline.contracts"},
-    "pipeline.models": {"pipeline.contracts"},
+    "pipeline.devices": {"pipeline.contracts"},
+    "pipeline.models": {"pipeline.contracts", "pipeline.devices"},
     "pipeline.wire": {"pipeline.contracts"},
     "pipeline.analytics": {"pipeline.contracts", "pipeline.models"},
     "pipeline.config": {"pipeline.contracts", "pipeline.registry"},
@@ -30,7 +31,7 @@ RULE: dict[str, set[str]] = {
         *("pipeline.contracts", "pipeline.telemetry", "pipeline.runtime", "pipeline.wire", "pipeline.models")
     },
     "pipeline.testing": {"pipeline.contracts", "pipeline.models"},
-    **{room: {"pipeline.contracts", "pipeline.models", "pipeline.wire"} for room in PLUGINS},
+    **{room: {"pipeline.contracts", "pipeline.devices", "pipeline.models", "pipeline.wire"} for room in PLUGINS},
 }
 CORE = {room for room in RULE if room not in PLUGINS and room != "pipeline.testing"}
 # The command line and what only it uses: may import every core room, and each other.
@@ -53,6 +54,8 @@ TOP = {
         "generate",
         "probe",
         "spooled",
+        "quantize",
+        "benching",
     )
 }
 CONTRACTS_MAY_USE = {*sys.stdlib_module_names, "numpy", "pydantic", "pydantic_core"}
