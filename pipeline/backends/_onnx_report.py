@@ -1,15 +1,23 @@
 """What people read about an ONNX model and about onnxruntime on this machine."""
 
+import os
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 
-from pipeline.backends._onnx_device import CUDA, cuda_devices, installed_wheels, wheel_conflict
+from pipeline.backends._onnx_device import CUDA, installed_wheels, wheel_conflict
+from pipeline.backends._onnx_graph_plan import plan_of
+from pipeline.backends._onnx_graph_store import Note, notes_about
 from pipeline.backends._onnx_proof import prove
 from pipeline.backends._onnx_session import Runtime
 from pipeline.contracts.component import Finding
+from pipeline.devices.gpus import cuda_devices
 from pipeline.models.description import ModelDescription
+from pipeline.models.onnx_file import fingerprint
+from pipeline.models.quantized import note_of
 
 SHOWN_LABELS = 12
+_SHOWN_NOTES = 4
 
 
 def model_lines(model: ModelDescription, device: str, providers: Sequence[str]) -> list[str]:
@@ -28,8 +36,10 @@ def model_lines(model: ModelDescription, device: str, providers: Sequence[str]) 
         ("preprocess", str(model.preprocess)),
         ("labels", _labels(model)),
         *((("keypoints", _keypoints(model)),) if choice and choice.points.number else ()),
+        *((("quantised", quantised),) if (quantised := note_of(model.file.metadata)) else ()),
         ("device", device),
         ("providers", ", ".join(providers)),
+        *_graph_rows(model, device),
     ]
     width = max(len(name) for name, _ in rows)
     return [f"{name:{width}}  {value}" for name, value in rows]
@@ -56,6 +66,27 @@ def findings() -> list[Finding]:
     if CUDA not in runtime.available:
         found.append(Finding(True, "CUDA", "this onnxruntime is built without it"))
     return found
+
+
+def _graph_rows(model: ModelDescription, device: str) -> list[tuple[str, str]]:
+    """What of the pre- and post-processing is part of the graph: by default, and what data folders know of it."""
+    rows = []
+    for where in dict.fromkeys((device, "cpu", "cuda:0")):
+        plan = plan_of("auto", where, model)
+        inside = f"{', '.join(plan.inside)} inside where that is faster" if plan.inside else "nothing inside"
+        why = (f"{part} not: {reason}" for part, reason in plan.outside.items())
+        rows.append((f"graph, {where.partition(':')[0]}", "; ".join((inside, *why))))
+    folder = Path(os.environ.get("STATE_DIRECTORY", "").split(":")[0] or "data")
+    notes = notes_about(folder, fingerprint(model.file))[:_SHOWN_NOTES]
+    return rows + [(f"graph, {n.about.get('device', '?')}"[:24], f"found out here: {_known(n)}"[:500]) for n in notes]
+
+
+def _known(note: Note) -> str:
+    parts = [f"{', '.join(note.inside) or 'nothing'} inside"]
+    parts += [f"{part} not: {why}" for part, why in note.outside.items()]
+    parts += [note.checked] if note.checked and note.inside else []
+    parts += [", ".join(f"{way} {seconds * 1000:.1f} ms" for way, seconds in note.run_s.items())] if note.run_s else []
+    return "".join(c if c.isprintable() else "?" for c in "; ".join(parts))
 
 
 def _keypoints(model: ModelDescription) -> str:

@@ -12,7 +12,7 @@ from pipeline.contracts.backend import ModelInfo
 from pipeline.contracts.frame import Picture, Size, Wishes
 from pipeline.contracts.result import NO_TIMINGS, Detections, Prediction, Timings
 from pipeline.models import pixels, scores
-from pipeline.models.choice import fixed
+from pipeline.models.choice import Choice, fixed
 from pipeline.models.description import ModelDescription
 from pipeline.models.families import Family
 from pipeline.models.heads import Candidates, DecodeAll, HeadOptions
@@ -62,6 +62,14 @@ class Reader:
         model = self.model
         size = None if model.dynamic_size else model.input_size
         return ModelInfo(model.task, model.labels, size, model.keypoints)
+
+    def reading(self, choice: Choice) -> "Reader":
+        """Another reader with the same settings, for outputs that come in another form."""
+        return Reader(replace(self.model, choice=choice), self._settings)
+
+    def confidence(self, wishes: Wishes | None) -> float:
+        """The threshold that counts for a picture with these wishes."""
+        return (self._rules if wishes is None else self._for(wishes)).head.confidence
 
     def place(self, frame: Size, input_size: Size | None = None) -> Placement:
         """Where a frame of this size lies in the input, of the model's usual size if none is given."""
