@@ -42,6 +42,7 @@ def tree(
         "iou_threshold": iou,
         "family": family,
         "device": device,
+        "tune": False,  # it takes about what it could win, and leaves a file behind
         "classes": None if classes is None else _classes(classes),
     }
     return {

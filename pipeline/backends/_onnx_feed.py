@@ -30,11 +30,13 @@ class Ran(NamedTuple):
             of the same thread.
         preprocess_s: seconds until the pictures were in the input.
         infer_s: seconds of the run.
+        reader: how these outputs are read; None: as the model's own.
     """
 
     outputs: Sequence[npt.NDArray[Any]]
     preprocess_s: float
     infer_s: float
+    reader: Reader | None = None
 
 
 class Feed(Protocol):

@@ -1,6 +1,6 @@
 """The hot path of the ONNX backend: frames in, predictions out, with as little of its own as possible."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -52,12 +52,19 @@ class LoadedModel:
             found.update(zip(members, results, strict=True))
         return [found[i] for i in range(len(batch))]
 
+    def kind_of(self, frame: Frame) -> Hashable:
+        """What frames that share a run have in common: the input, and the device on which their pixels lie."""
+        # Not isinstance(..., OnDevice), which costs 20 times as much: the queue asks this for each frame.
+        surface = getattr(frame.picture, "surface", None)
+        return self._place(frame.picture.size).input_size, None if surface is None else surface.device
+
     def close(self) -> None:
         """Let the session and all buffers go; no `infer` is under way."""
         self._feed.close()
 
     def _run(self, batch: Sequence[Frame], places: Sequence[Placed]) -> list[Prediction]:
-        outputs, preprocess_s, infer_s = self._feed.run(batch, places)
+        outputs, preprocess_s, infer_s, own_reader = self._feed.run(batch, places)
+        reader = own_reader or self._reader
         share = 1 / len(batch)
         preprocess_s, infer_s = preprocess_s * share, infer_s * share
         ran = self._now_s()
@@ -68,20 +75,10 @@ class LoadedModel:
             def timings(began: float = began) -> Timings:
                 return Timings(preprocess_s, infer_s, self._now_s() - began)
 
-            answer = self._read([output[row] for output in outputs], place.placement, frame, timings)
+            answer = _read(reader, [output[row] for output in outputs], place.placement, frame, timings)
             ran = began + answer.timings.postprocess_s
             results.append(answer)
         return results
-
-    def _read(
-        self, outputs: list[npt.NDArray[Any]], placement: Placement, frame: Frame, timings: Callable[[], Timings]
-    ) -> Prediction:
-        try:
-            return self._reader.read(outputs, placement, frame.picture.size, frame.wishes, timings)
-        except MemoryError as error:
-            raise TransientError(f"frame {frame.seq} of {frame.source}: no memory for its masks") from error
-        except ValueError as error:
-            raise TransientError(f"frame {frame.seq} of {frame.source}: {error}") from error
 
     def _place(self, frame: Size) -> Placed:
         place = self._places.get(frame)
@@ -93,3 +90,18 @@ class LoadedModel:
                 self._places.clear()
             self._places[frame] = place
         return place
+
+
+def _read(
+    reader: Reader,
+    outputs: list[npt.NDArray[Any]],
+    placement: Placement,
+    frame: Frame,
+    timings: Callable[[], Timings],
+) -> Prediction:
+    try:
+        return reader.read(outputs, placement, frame.picture.size, frame.wishes, timings)
+    except MemoryError as error:
+        raise TransientError(f"frame {frame.seq} of {frame.source}: no memory for its masks") from error
+    except ValueError as error:
+        raise TransientError(f"frame {frame.seq} of {frame.source}: {error}") from error

@@ -1,69 +1,26 @@
-"""What all backends on ONNX Runtime share: the keys that say where and how a model runs, and its start."""
+"""How a model is started: on the device that its config says, and run once."""
 
-from abc import ABC
 from pathlib import Path
-from typing import Annotated, NamedTuple
 
-import numpy as np
-from pydantic import Field, StringConstraints
-
+from pipeline.backends._onnx_config import RunConfig
 from pipeline.backends._onnx_device import (
     CPU,
     DeviceChoice,
-    OnFallback,
     choose_device,
-    cuda_devices,
     fallback,
     usable_cores,
 )
-from pipeline.backends._onnx_feed import Feed, HostFeed
-from pipeline.backends._onnx_session import Runtime, Session, decide_run_error, zeros
-from pipeline.contracts.backend import BackendConfig
+from pipeline.backends._onnx_gpu import WORKERS_EACH
+from pipeline.backends._onnx_session import Runtime, Session
+from pipeline.backends._onnx_started import Started, trial
+from pipeline.backends._onnx_tune import may_tune, tuning_file
+from pipeline.backends._onnx_tuning import Plan
 from pipeline.contracts.component import Context
 from pipeline.contracts.errors import ConfigError
-from pipeline.models.description import ModelDescription, Shapes
-from pipeline.models.reader import Reader
+from pipeline.devices.gpus import cuda_devices, gpus
+from pipeline.models.description import ModelDescription
 
-GPU_WORKERS = 2
-GPU_BATCH = 8
-_SPARE_SIZES = 2  # input sizes for which buffers are kept, where the input fits the frame
-
-
-class RunConfig(BackendConfig, ABC):
-    """Where and how a model runs on this machine."""
-
-    device: Annotated[str, StringConstraints(pattern=r"^(auto|cpu|cuda|cuda:[0-9]{1,2})$")] = Field(
-        default="auto", description="auto, cpu, cuda or cuda:N; auto takes CUDA where it works"
-    )
-    on_fallback: OnFallback = Field(
-        default="fail", description="CUDA asked for and absent: fail, or warn and use the CPU"
-    )
-    providers: tuple[str, ...] | None = Field(
-        default=None, min_length=1, description="execution providers of onnxruntime, instead of `device`"
-    )
-    workers: int | None = Field(default=None, ge=1, le=256, description="frames at work at once; one per core on a CPU")
-    intra_op_threads: int | None = Field(default=None, ge=1, le=256, description="threads inside one run")
-    max_batch: int | None = Field(default=None, ge=1, le=128, description="frames in one run; 1 on a CPU")
-
-
-class Started(NamedTuple):
-    """A model that runs.
-
-    Attributes:
-        session: the loaded model.
-        runtime: what it is loaded with.
-        device: what it really runs on: "cpu", "cuda:N", or the name of a provider.
-        shapes: the true shapes of its outputs.
-        concurrency: how many runs may overlap.
-        max_batch: frames in one run.
-    """
-
-    session: Session
-    runtime: Runtime
-    device: str
-    shapes: Shapes
-    concurrency: int
-    max_batch: int
+_OTHER_BATCH = 8  # of providers that the config lists itself: they are accelerators, and no GPU of ours
 
 
 def start(config: RunConfig, model: Path, ctx: Context, description: ModelDescription) -> Started:
@@ -74,26 +31,19 @@ def start(config: RunConfig, model: Path, ctx: Context, description: ModelDescri
         FatalError: onnxruntime cannot be loaded.
     """
     runtime = Runtime()
-    session, device = session_of(config, model, runtime, device_of(config, runtime))
-    if device.warning is not None:
-        ctx.warn(device.warning)
-    on_cpu = device.must_have == CPU
-    concurrency = config.workers or (usable_cores() if on_cpu else GPU_WORKERS)
-    max_batch = description.fixed_batch or config.max_batch or (1 if on_cpu else GPU_BATCH)
-    shapes = trial(session, runtime, description, max_batch)
-    return Started(session, runtime, device.device, shapes, concurrency, max_batch)
-
-
-def feed_of(started: Started, reader: Reader, ctx: Context, *, fit: bool) -> Feed:
-    """How pictures come into this model, on the device that it runs on."""
-    return HostFeed(
-        session=started.session,
-        reader=reader,
-        max_batch=started.max_batch,
-        spare=started.concurrency * (_SPARE_SIZES if fit else 1),
-        errors=started.runtime.errors,
-        now_s=ctx.clock.monotonic,
-    )
+    choice = device_of(config, runtime, description)
+    may = choice.must_have == CPU and may_tune(config, description)
+    kept = tuning_file(config, ctx, description, runtime).find() if may else None
+    plan = kept or usual_plan(config, description, choice)
+    session, found = session_of(config, model, runtime, choice, plan)
+    if found.fell_back is not None:
+        ctx.fell_back(*found.fell_back)
+    if found is not choice:
+        plan = usual_plan(config, description, found)
+    if config.tensorrt is True and found.gpu is None:
+        raise ConfigError(f"tensorrt = true, but the model runs on {found.device}", key="tensorrt")
+    shapes = trial(session, runtime, description, plan.max_batch)
+    return Started(session, runtime, found, shapes, plan, "" if kept is None else f"tuned before: {kept}")
 
 
 def check_batch(config: RunConfig, description: ModelDescription) -> None:
@@ -107,42 +57,55 @@ def check_batch(config: RunConfig, description: ModelDescription) -> None:
         raise ConfigError(f"the model takes {fixed} frames in a run, not {config.max_batch}", key="max_batch")
 
 
-def device_of(config: RunConfig, runtime: Runtime) -> DeviceChoice:
-    """Where the config says that models shall run."""
+def device_of(config: RunConfig, runtime: Runtime, description: ModelDescription | None = None) -> DeviceChoice:
+    """Where the config says that models shall run; a GPU of ours is made ready before anything else touches it."""
     asks_cuda = config.device != "cpu" and config.providers is None
     devices = cuda_devices() if asks_cuda else 0
-    return choose_device(config.device, config.on_fallback, config.providers, runtime.available, devices)
+    fixed = description is not None and description.fixed_batch is not None and not description.dynamic_size
+    choice = choose_device(
+        config.device,
+        config.on_fallback,
+        config.providers,
+        runtime.available,
+        devices,
+        fixed_shape=fixed,
+        max_gpu_bytes=config.max_gpu_bytes,
+    )
+    if choice.gpu is not None:
+        try:
+            gpus().gpu(choice.gpu)
+        except OSError as error:
+            return fallback(config.device, config.on_fallback, str(error))
+    return choice
 
 
-def session_of(config: RunConfig, model: Path, runtime: Runtime, device: DeviceChoice) -> tuple[Session, DeviceChoice]:
+def usual_plan(config: RunConfig, description: ModelDescription | None, choice: DeviceChoice) -> Plan:
+    """What is done without measuring.
+
+    On two cores as many single-threaded runs as cores beat one run on all of them by 1.39, and batches gained nothing.
+    A GPU begins with one frame: what more it should take is measured there.
+    """
+    cores, on_cpu = usable_cores(), choice.must_have == CPU
+    fixed = None if description is None else description.fixed_batch
+    one = on_cpu or choice.gpu is not None
+    return Plan(
+        workers=config.workers or (cores if on_cpu else WORKERS_EACH),
+        intra_op_threads=config.intra_op_threads or max(1, cores // (config.workers or cores)),
+        allow_spinning=bool(config.allow_spinning),
+        max_batch=fixed or config.max_batch or (1 if one else _OTHER_BATCH),
+    )
+
+
+def session_of(
+    config: RunConfig, model: Path, runtime: Runtime, choice: DeviceChoice, plan: Plan | None = None
+) -> tuple[Session, DeviceChoice]:
     """The session, and the device that it really runs on."""
-    cores = usable_cores()
-    # Measured on two cores: as many single-threaded runs as cores beat one run on all of them by 1.39.
-    threads = config.intra_op_threads or max(1, cores // (config.workers or cores))
-    session = runtime.session(model, device, threads)
+    _, threads, spinning, _ = plan or usual_plan(config, None, choice)
+    session = runtime.session(model, choice, threads, allow_spinning=spinning)
     if session is None and config.providers is None:
         reason = "onnxruntime could not start CUDA (its CUDA 13 or cuDNN 9 libraries are missing: penstock[cuda])"
-        device = fallback(config.device, config.on_fallback, reason)
-        session = runtime.session(model, device, threads)
+        choice = fallback(config.device, config.on_fallback, reason)
+        session = runtime.session(model, choice, threads, allow_spinning=spinning)
     if session is None:
-        raise ConfigError(f"onnxruntime could not start {device.must_have}", key="providers")
-    return session, device
-
-
-def trial(session: Session, runtime: Runtime, model: ModelDescription, batch: int) -> Shapes:
-    """Run once with an empty picture: warms up, and tells the true shapes."""
-    width, height = model.input_size
-    rows = model.fixed_batch or batch
-    shape = (rows, height, width, 3) if model.channels_last else (rows, 3, height, width)
-    names = [output.name for output in model.file.outputs]
-    feeds = model.feeds(zeros(shape, model.image.dtype), model.input_size)
-    try:
-        outputs = session.run(names, feeds)
-    except runtime.errors as error:
-        raise ConfigError(
-            f"{model.file.path}: {decide_run_error(error)} (fed with {model.image.dtype} {list(shape)})", key="model"
-        ) from error
-    shapes = {name: np.shape(output) for name, output in zip(names, outputs, strict=True)}
-    if rows > 1 and all(len(s) < 2 or s[0] != rows for s in shapes.values()):
-        raise ConfigError(f"{model.file.path}: fed with {rows} frames, the model answers {shapes}", key="max_batch")
-    return shapes
+        raise ConfigError(f"onnxruntime could not start {choice.must_have}", key="providers")
+    return session, choice

@@ -7,15 +7,27 @@ from typing import Any, NoReturn, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.backends._onnx_device import CUDA, DeviceChoice
+from pipeline.backends._onnx_device import CUDA, TENSORRT, DeviceChoice
 from pipeline.contracts.errors import ConfigError, FatalError, PenstockError, TransientError
 
 _QUIET = 4  # "fatal": what goes wrong is raised as well, and the terminal is not onnxruntime's to write on
 _MAX_MESSAGE_CHARS = 300
-_OUT_OF_MEMORY = ("out of memory", "failed to allocate", "bad_alloc", "cudaerrormemoryallocation")
+_OUT_OF_MEMORY = (
+    *("out of memory", "failed to allocate", "bad_alloc", "bfc_arena", "cudaerrormemoryallocation", "cuda failure 2:"),
+    *("cudnn_status_alloc_failed", "cublas_status_alloc_failed"),
+)
+_DEVICE_WORDS = ("cuda", "cudnn", "tensorrt")
 _HOPELESS = ("InvalidArgument", "NotImplemented", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NoModel")
 
 Array = npt.NDArray[Any]
+
+
+class OutOfMemoryError(TransientError):
+    """A run found no memory: the next may, and a smaller one sooner."""
+
+
+class DeviceLostError(FatalError):
+    """A device failed in the middle of a run: nothing runs on it any more; a failed CUDA context stays failed."""
 
 
 class Session(Protocol):
@@ -27,6 +39,14 @@ class Session(Protocol):
 
     def get_providers(self) -> Sequence[str]:
         """What it really runs on."""
+        ...
+
+    def io_binding(self) -> Any:
+        """A new `onnxruntime.IOBinding`: which memory inputs are read from and outputs are written to."""
+        ...
+
+    def run_with_iobinding(self, iobinding: Any) -> None:
+        """Run the graph on what is bound; may be called by several threads at once, each with a binding of its own."""
         ...
 
 
@@ -68,8 +88,28 @@ class Runtime:
         finally:
             del self._module.print
 
-    def session(self, model: Path, choice: DeviceChoice, intra_op_threads: int) -> Session | None:
+    @property
+    def version(self) -> str:
+        """onnxruntime's version, and which of its builds it is."""
+        return f"{getattr(self._module, 'package_name', 'onnxruntime')} {self._module.__version__}"
+
+    def session(
+        self,
+        model: Path | bytes,
+        choice: DeviceChoice,
+        intra_op_threads: int = 1,
+        *,
+        allow_spinning: bool = False,
+        gpu_only: bool = False,
+    ) -> Session | None:
         """Load the model; None where the provider that it must have did not start.
+
+        Args:
+            model: the file, or a model without external data as the bytes of one.
+            choice: what it shall run on.
+            intra_op_threads: threads inside one run.
+            allow_spinning: whether they spin while they wait, which takes the cores from decoders and other processes.
+            gpu_only: a node that the GPU cannot run is an error, and no silent way over the host.
 
         Raises:
             ConfigError: with key `model`: the runtime cannot load it.
@@ -82,20 +122,26 @@ class Runtime:
         # yolo11n at 640: 182 MiB with both, 155 without the pattern, 137 without either, and not slower.
         options.enable_mem_pattern = False
         options.enable_mem_reuse = False
-        # Threads that spin while they wait take the cores from decoders and from other processes.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1" if allow_spinning else "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-        if choice.must_have == CUDA:
+        if gpu_only:
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        on_gpu = choice.must_have in {CUDA, TENSORRT}
+        if on_gpu:
             self._preload_cuda()
         try:
             # enable_fallback: never another device in the middle of a run, behind everybody's back.
             session = self._module.InferenceSession(
-                str(model), sess_options=options, providers=list(choice.providers), enable_fallback=0
+                model if isinstance(model, bytes) else str(model),
+                sess_options=options,
+                providers=list(choice.providers),
+                enable_fallback=0,
             )
         except self.errors as error:
-            if choice.must_have == CUDA and "CUDA" in str(error):
+            if on_gpu and any(word in str(error) for word in ("CUDA", "TensorRT")):
                 return None
-            raise ConfigError(f"{model}: onnxruntime cannot load the model: {_line(error)}", key="model") from error
+            name = "the composed model" if isinstance(model, bytes) else model
+            raise ConfigError(f"{name}: onnxruntime cannot load the model: {_line(error)}", key="model") from error
         return session if choice.must_have in session.get_providers() else None
 
 
@@ -103,8 +149,9 @@ def raise_run_error(error: Exception) -> NoReturn:
     """Decide what an error of `run` means.
 
     Raises:
-        TransientError: memory was short, or something unknown happened to this batch: the next may do.
-        FatalError: the model does not take what it is fed, or the device is gone: a failed CUDA context stays failed.
+        OutOfMemoryError: memory was short: the next may do.
+        TransientError: something unknown happened to this batch: the next may do.
+        FatalError: the model does not take what it is fed; DeviceLostError: the device is gone.
     """
     raise decide_run_error(error) from error
 
@@ -114,10 +161,10 @@ def decide_run_error(error: Exception) -> PenstockError:
     text = str(error).casefold()
     line = f"the model failed: {_line(error)}"
     if isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY):
-        return TransientError(line)
-    if type(error).__name__ in _HOPELESS or "cuda" in text or "cudnn" in text:
-        return FatalError(line)
-    return TransientError(line)
+        return OutOfMemoryError(line)
+    if any(word in text for word in _DEVICE_WORDS):
+        return DeviceLostError(line)
+    return FatalError(line) if type(error).__name__ in _HOPELESS else TransientError(line)
 
 
 def zeros(shape: Sequence[int], dtype: str) -> Array:

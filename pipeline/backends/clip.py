@@ -1,6 +1,6 @@
 """The `clip` backend: pictures, and texts, as vectors of one space; and zero-shot classification by comparing them."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -8,11 +8,15 @@ import numpy.typing as npt
 from pydantic import Field, StringConstraints, model_validator
 
 from pipeline.backends._clip_texts import TextSide, describe_texts, read_tokenizer
+from pipeline.backends._onnx_config import RunConfig
 from pipeline.backends._onnx_device import usable_cores
+from pipeline.backends._onnx_gpu import GpuFeed
 from pipeline.backends._onnx_model import LoadedModel
-from pipeline.backends._onnx_open import RunConfig, check_batch, device_of, feed_of, session_of, start
+from pipeline.backends._onnx_open import check_batch, device_of, session_of, start
 from pipeline.backends._onnx_report import model_lines
 from pipeline.backends._onnx_session import Runtime
+from pipeline.backends._onnx_tune import tuned
+from pipeline.backends._onnx_ways import feed_of
 from pipeline.contracts.backend import ModelInfo
 from pipeline.contracts.component import Context
 from pipeline.contracts.errors import ConfigError, FatalError, TransientError
@@ -105,6 +109,8 @@ class ClipImages:
         self.max_batch = config.max_batch or 1
         self.device = config.device
         """Where it runs, once it is open."""
+        self._gpu: GpuFeed | None = None
+        self._how = ""
         self.numbers = 0
         """How many numbers a vector has, once it is open."""
 
@@ -118,21 +124,36 @@ class ClipImages:
         config = self._config
         description = config.describe()
         started = start(config, config.model, self._ctx, description)
-        self.device, self.concurrency, self.max_batch = started.device, started.concurrency, started.max_batch
         description = config.describe(started.shapes)
         if description.choice is None:  # cannot be: a trial run leaves no shape open
             raise FatalError(f"{config.model}: the output of the image encoder is not known after a trial run")
+        started = tuned(config, started, self._ctx, description, fit=False)
+        self.device, self.concurrency, self.max_batch = started.device, started.concurrency, started.max_batch
+        self._how = started.how
         self.numbers = int(np.prod(started.shapes[description.choice.output.name][1:]))
         self._description = description
         reader = Reader(description)
-        feed = feed_of(started, reader, self._ctx, fit=False)
+        feed = feed_of(config, started, reader, self._ctx, fit=False)
+        if isinstance(feed, GpuFeed):
+            self._gpu, self.concurrency = feed, config.workers or feed.workers
+            self._follow(feed)
         self._loaded = LoadedModel(feed=feed, reader=reader, fit=False, now_s=self._ctx.clock.monotonic)
 
     def infer(self, batch: Sequence[Frame]) -> Sequence[Prediction]:
         """A vector of length 1 for each of 1 to `max_batch` frames, in their order."""
         if self._loaded is None:
             raise FatalError("the backend is not open")
-        return self._loaded.infer(batch)
+        answers = self._loaded.infer(batch)
+        if self._gpu is not None:
+            self._follow(self._gpu)
+        return answers
+
+    def kind_of(self, frame: Frame) -> Hashable:
+        """See `Grouping`."""
+        return None if self._loaded is None or self.max_batch == 1 else self._loaded.kind_of(frame)
+
+    def _follow(self, gpu: GpuFeed) -> None:
+        self.max_batch, self.device = gpu.max_batch, gpu.device
 
     def info(self) -> ModelInfo:
         """What clients need to know of the model."""
@@ -142,13 +163,14 @@ class ClipImages:
 
     def describe(self) -> str:
         """Model, size, device and workers."""
-        return f"{self.model} ({self.numbers} numbers) on {self.device}, {self.concurrency} workers"
+        few = f"{self.model} ({self.numbers} numbers) on {self.device}, {self.concurrency} workers"
+        return f"{few}; {self._how}" if self._how else few
 
     def close(self) -> None:
         """Let the session and all buffers go."""
         if self._loaded is not None:
             self._loaded.close()
-        self._loaded = None
+        self._loaded = self._gpu = None
 
 
 class ClipBackend:
@@ -200,7 +222,17 @@ class ClipBackend:
     def infer(self, batch: Sequence[Frame]) -> Sequence[Prediction]:
         """A vector, or one score for each text, for each of 1 to `max_batch` frames, in their order."""
         found = self._images.infer(batch)
+        self.max_batch = self._images.max_batch
         return [self._compared(frame, vector) for frame, vector in zip(batch, found, strict=True)]
+
+    def kind_of(self, frame: Frame) -> Hashable:
+        """See `Grouping`."""
+        return self._images.kind_of(frame)
+
+    @property
+    def device(self) -> str:
+        """Where it runs, once it is open."""
+        return self._images.device
 
     def _compared(self, frame: Frame, found: Prediction) -> Prediction:
         wanted = frame.wishes.texts if frame.wishes is not None else ()

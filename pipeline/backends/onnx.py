@@ -1,15 +1,20 @@
 """The `onnx` backend: a model of the user's own, run here with ONNX Runtime."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, Strict
 
+from pipeline.backends._onnx_config import RunConfig
 from pipeline.backends._onnx_device import CPU, DeviceChoice, installed_wheels, usable_cores, wheel_conflict
+from pipeline.backends._onnx_gpu import GpuFeed
 from pipeline.backends._onnx_model import LoadedModel
-from pipeline.backends._onnx_open import RunConfig, check_batch, device_of, feed_of, session_of, start, trial
+from pipeline.backends._onnx_open import check_batch, device_of, session_of, start
 from pipeline.backends._onnx_report import findings, in_few_words, model_lines
 from pipeline.backends._onnx_session import Runtime
+from pipeline.backends._onnx_started import Started, refuses_rectangles, trial
+from pipeline.backends._onnx_tune import tuned
+from pipeline.backends._onnx_ways import feed_of
 from pipeline.contracts.backend import ModelInfo
 from pipeline.contracts.component import Context, Finding
 from pipeline.contracts.errors import ConfigError, FatalError
@@ -64,9 +69,10 @@ class OnnxBackendConfig(RunConfig):
     input_size: Side | tuple[Side, Side] | None = Field(
         default=None, description="side, or [width, height], that a model with a dynamic input is fed"
     )
-    input_shape: Literal["square", "fit"] = Field(
-        default="square",
-        description="dynamic models: the whole input size, or the least rectangle in it that fits the frame (faster)",
+    input_shape: Literal["auto", "square", "fit"] = Field(
+        default="auto",
+        description="dynamic models: square, the whole input size, or fit, the least rectangle in it that holds the "
+        "frame (faster); auto is fit where the model takes it",
     )
     preprocess: PreprocessConfig = Field(
         default=PreprocessConfig(), description="where the model wants something else than its family"
@@ -115,15 +121,8 @@ class OnnxBackendConfig(RunConfig):
         )
         description = describe_model(read_onnx(self.model), options, shapes)
         check_batch(self, description)
-        if self.input_shape == "fit" and not description.dynamic_size:
-            raise ConfigError(
-                f'input_shape = "fit" needs a dynamic input; the model takes {description.image}', key="input_shape"
-            )
-        if self.input_shape == "fit" and description.preprocess.resize != "letterbox":
-            raise ConfigError(
-                f'input_shape = "fit" needs letterboxed pictures; the model is fed {description.preprocess}',
-                key="input_shape",
-            )
+        if self.input_shape == "fit" and description.whole_input is not None:
+            raise ConfigError(f'input_shape = "fit" needs {description.whole_input}', key="input_shape")
         return description
 
 
@@ -135,6 +134,8 @@ class OnnxBackend:
         self._ctx = ctx
         self._loaded: LoadedModel | None = None
         self._info: ModelInfo | None = None
+        self._gpu: GpuFeed | None = None
+        self._how = ""
         self.model = config.model.stem
         self.concurrency = config.workers or usable_cores()
         self.max_batch = config.max_batch or 1
@@ -156,11 +157,13 @@ class OnnxBackend:
         if conflict is not None:
             self._ctx.warn(conflict)
         started = start(config, config.model, self._ctx, description)
-        self.device, self.concurrency, self.max_batch = started.device, started.concurrency, started.max_batch
         description = config.describe(started.shapes)
         if description.choice is None:  # cannot be: a trial run leaves no shape open
             raise FatalError(f"{config.model}: the family of the model is not known after a trial run")
-        self.description, self.model = description, description.name
+        fit = self._fits(started, description)
+        started = tuned(config, started, self._ctx, description, fit=fit)
+        self.device, self.concurrency, self.max_batch = started.device, started.concurrency, started.max_batch
+        self.description, self.model, self._how = description, description.name, started.how
         reader = Reader(
             description,
             ReadSettings(
@@ -173,15 +176,41 @@ class OnnxBackend:
             ),
         )
         self._info = reader.info
-        fit = config.input_shape == "fit"
-        feed = feed_of(started, reader, self._ctx, fit=fit)
+        feed = feed_of(config, started, reader, self._ctx, fit=fit)
+        if isinstance(feed, GpuFeed):
+            self._gpu, self.concurrency = feed, config.workers or feed.workers
+            self._follow(feed)
         self._loaded = LoadedModel(feed=feed, reader=reader, fit=fit, now_s=self._ctx.clock.monotonic)
+
+    def _fits(self, started: Started, description: ModelDescription) -> bool:
+        """Whether the input will have the shape of the frame, which a model must be seen to take."""
+        shape = self._config.input_shape
+        if shape == "square" or (shape == "auto" and description.whole_input is not None):
+            return False
+        if shape == "fit":  # it is the user's word
+            return True
+        why = refuses_rectangles(started, description)
+        if why:
+            size = f"{description.input_size.width}x{description.input_size.height}"
+            self._ctx.warn(f"the input is dynamic by name only and is always fed {size}: {why}")
+        return why is None
+
+    def kind_of(self, frame: Frame) -> Hashable:
+        """See `Grouping`."""
+        return None if self._loaded is None or self.max_batch == 1 else self._loaded.kind_of(frame)
 
     def infer(self, batch: Sequence[Frame]) -> Sequence[Prediction]:
         """Predictions for 1 to `max_batch` frames, in their order."""
         if self._loaded is None:
             raise FatalError("the backend is not open")
-        return self._loaded.infer(batch)
+        answers = self._loaded.infer(batch)
+        if self._gpu is not None:
+            self._follow(self._gpu)
+        return answers
+
+    def _follow(self, gpu: GpuFeed) -> None:
+        """Batches grow and shrink, and devices go, while the model is at work."""
+        self.max_batch, self.device = gpu.max_batch, gpu.device
 
     def info(self) -> ModelInfo:
         """What clients need to know of the model."""
@@ -190,16 +219,17 @@ class OnnxBackend:
         return self._info
 
     def describe(self) -> str:
-        """Model, family, size, device and workers."""
+        """Model, family, size, device and workers, and how these were found."""
         if self.description is None:
             return self.model
-        return in_few_words(self.description, self.device, self.concurrency, self.max_batch)
+        few = in_few_words(self.description, self.device, self.concurrency, self.max_batch)
+        return f"{few}; {self._how}" if self._how else few
 
     def close(self) -> None:
         """Let the session and all buffers go."""
         if self._loaded is not None:
             self._loaded.close()
-        self._loaded = None
+        self._loaded = self._gpu = None
 
 
 def _class_ids(config: OnnxBackendConfig, model: ModelDescription) -> tuple[int, ...] | None:

@@ -104,6 +104,15 @@ class ModelDescription:
         return found
 
     @property
+    def whole_input(self) -> str | None:
+        """Why the input cannot be cut to the frame's shape, or None where it can."""
+        if not self.dynamic_size:
+            return f"a dynamic input; the model takes {self.image}"
+        if self.preprocess.resize != "letterbox":
+            return f"letterboxed pictures; the model is fed {self.preprocess}"
+        return None
+
+    @property
     def why(self) -> str:
         """What the family was recognised by, in one line."""
         if self.choice is None:

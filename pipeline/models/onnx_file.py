@@ -1,13 +1,16 @@
 """What can be known of an ONNX file before a runtime touches it, and every reason to refuse one."""
 
+import hashlib
 import os
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.contracts.errors import ConfigError
+from pipeline.models.file_memory import FileMemory
 from pipeline.models.onnx_ends import OutputEnd, ends_of
+from pipeline.models.onnx_external import external_file, is_external, refused
+from pipeline.models.onnx_messages import dtype_name, new_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +22,6 @@ MAX_BYTES = 2**31 - 1
 
 _TEXT_SAMPLE_BYTES = 512
 _MAX_METADATA_CHARS = 1_000_000
-_MEMORY_TAG = "*/_ORT"  # onnxruntime reads such a "location" as an address in its own memory
 _MAGIC = (
     (0, b"PK\x03\x04", "a zip archive, perhaps PyTorch weights (.pt)"),
     (0, b"\x80\x02", "a Python pickle, perhaps PyTorch weights (.pt)"),
@@ -89,8 +91,16 @@ class OnnxFile:
     ends: dict[str, OutputEnd] = field(default_factory=dict)
 
 
+# Checking a config and opening its backends ask the same several times.
+_known: FileMemory[OnnxFile] = FileMemory(16)
+_fingerprints: FileMemory[str] = FileMemory(16)
+
+
 def read_onnx(path: Path, *, max_bytes: int = MAX_BYTES) -> OnnxFile:
-    """Read the file, refuse what is not a whole and harmless ONNX model. Imports `onnx`, never a runtime.
+    """Read the file, refuse what is not a whole and harmless ONNX model. Imports no runtime.
+
+    A file that was read before and has not changed since is not read again; one with external data always is, for
+    what its other files are is looked at each time.
 
     Args:
         path: the model; may itself be a link, its external data may not.
@@ -99,6 +109,38 @@ def read_onnx(path: Path, *, max_bytes: int = MAX_BYTES) -> OnnxFile:
     Raises:
         ConfigError: with key `model` and one line on what was found instead.
     """
+    known = _known.get(path)
+    if known is not None and known.size_bytes <= max_bytes:
+        return known
+    with _known.remembering(path) as remember:
+        file = _read_whole(path, max_bytes)
+        if not file.external_files:
+            remember(file)
+    return file
+
+
+def fingerprint(file: OnnxFile) -> str:
+    """What tells this model from all others, for caches: SHA-256 of the file, and of what its external files look like.
+
+    Raises:
+        ConfigError: with key `model`: the file cannot be read any more.
+    """
+    known = _fingerprints.get(file.path)
+    if known is None:
+        with _fingerprints.remembering(file.path) as remember:
+            try:
+                with file.path.open("rb") as stream:
+                    known = hashlib.file_digest(stream, "sha256").hexdigest()
+            except OSError as error:
+                raise refused(file.path, f"the model cannot be read: {error.strerror}") from error
+            remember(known)
+    if not file.external_files:
+        return known
+    seen = ((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in file.external_files)
+    return hashlib.sha256(f"{known} {list(seen)}".encode()).hexdigest()
+
+
+def _read_whole(path: Path, max_bytes: int) -> OnnxFile:
     data = _read(path, max_bytes)
     _refuse_other_formats(path, data)
     model = _parse(path, data)
@@ -106,7 +148,7 @@ def read_onnx(path: Path, *, max_bytes: int = MAX_BYTES) -> OnnxFile:
     del data
     graphs, nodes, tensors = _walk(model)
     _refuse_incomplete(path, model, nodes)
-    external = {_external_file(path, tensor) for tensor in tensors if _is_external(tensor)}
+    external = {external_file(path, tensor) for tensor in tensors if is_external(tensor)}
     weights = {t.name for g in graphs[:1] for t in g.initializer}
     return OnnxFile(
         path=path,
@@ -126,10 +168,6 @@ def _shown(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text[:100])
 
 
-def _refused(path: Path, why: str) -> ConfigError:
-    return ConfigError(f"{path}: {why}", key="model")
-
-
 def _read(path: Path, max_bytes: int) -> bytes:
     def opener(name: str, flags: int) -> int:
         return os.open(name, flags | os.O_NONBLOCK)  # opening a pipe would wait for its other end for ever
@@ -138,57 +176,56 @@ def _read(path: Path, max_bytes: int) -> bytes:
         with open(path, "rb", opener=opener) as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
-                raise _refused(path, "is not a regular file")
+                raise refused(path, "is not a regular file")
             if found.st_size == 0:
-                raise _refused(path, "the model file is empty")
+                raise refused(path, "the model file is empty")
             if found.st_size > max_bytes:
-                raise _refused(path, f"is {found.st_size} bytes, more than the {max_bytes} that are read of a model")
+                raise refused(path, f"is {found.st_size} bytes, more than the {max_bytes} that are read of a model")
             return file.read(max_bytes)
     except FileNotFoundError as error:
-        raise _refused(path, "no such model file") from error
+        raise refused(path, "no such model file") from error
     except IsADirectoryError as error:
-        raise _refused(path, "is a folder; give the .onnx file itself") from error
+        raise refused(path, "is a folder; give the .onnx file itself") from error
     except OSError as error:
-        raise _refused(path, f"the model cannot be read: {error.strerror}") from error
+        raise refused(path, f"the model cannot be read: {error.strerror}") from error
 
 
 def _refuse_other_formats(path: Path, data: bytes) -> None:
     for offset, magic, what in _MAGIC:
         if data[offset : offset + len(magic)] == magic:
-            raise _refused(path, f"is not ONNX but {what}; export the model to ONNX")
+            raise refused(path, f"is not ONNX but {what}; export the model to ONNX")
     sample = data[:_TEXT_SAMPLE_BYTES]
     if sample.startswith(b"version https://git-lfs"):
-        raise _refused(path, "is a Git LFS pointer, not the model; run `git lfs pull`")
+        raise refused(path, "is a Git LFS pointer, not the model; run `git lfs pull`")
     # The first byte of every real model is 0x08, the tag of ir_version; text has no such control characters.
     if all(b >= 32 or b in b"\t\n\r\f\v" for b in sample):
-        raise _refused(path, "is not ONNX but text")
+        raise refused(path, "is not ONNX but text")
 
 
 def _parse(path: Path, data: bytes) -> "onnx.ModelProto":
-    import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-    model = onnx.ModelProto()
+    model = new_model()
     try:
         model.ParseFromString(data)
     except DecodeError as error:
-        raise _refused(path, "is not an ONNX model, or a truncated one (the file does not parse)") from error
+        raise refused(path, "is not an ONNX model, or a truncated one (the file does not parse)") from error
     return model
 
 
 def _refuse_incomplete(path: Path, model: "onnx.ModelProto", nodes: "list[onnx.NodeProto]") -> None:
     """Protobuf reads a file that was cut between two fields without complaint: what must be there is looked for."""
     if model.ir_version <= 0 or not model.HasField("graph"):
-        raise _refused(path, "is not an ONNX model, or a truncated one (no graph in it)")
+        raise refused(path, "is not an ONNX model, or a truncated one (no graph in it)")
     if not model.graph.output or not model.graph.input:
-        raise _refused(path, "is a truncated ONNX model, or an empty one (the graph has no inputs or no outputs)")
+        raise refused(path, "is a truncated ONNX model, or an empty one (the graph has no inputs or no outputs)")
     known = {o.domain for o in model.opset_import}
     known |= {"", "ai.onnx"} if known & {"", "ai.onnx"} else set()
     missing = {n.domain for n in nodes} - known
     if not known or missing:
-        raise _refused(path, "is a truncated ONNX model (operator set versions are missing)")
+        raise refused(path, "is a truncated ONNX model (operator set versions are missing)")
     if any(n.op_type == "EPContext" for n in nodes):
-        raise _refused(path, "was compiled for one device (it holds an EPContext node); give the portable ONNX model")
+        raise refused(path, "was compiled for one device (it holds an EPContext node); give the portable ONNX model")
 
 
 def _walk(
@@ -234,60 +271,9 @@ def _tensors(attribute: "onnx.AttributeProto") -> "Iterator[onnx.TensorProto]":
         yield s.indices
 
 
-def _is_external(tensor: "onnx.TensorProto") -> bool:
-    return tensor.data_location == tensor.EXTERNAL or len(tensor.external_data) > 0
-
-
-def _external_file(model_path: Path, tensor: "onnx.TensorProto") -> Path:
-    """The file in which a tensor's data lies, once it is sure that it is the model's own.
-
-    A hard link is refused as well: onnxruntime would read any file of the machine through one.
-    """
-    keys = [entry.key for entry in tensor.external_data]
-    values = {entry.key: entry.value for entry in tensor.external_data}
-    location = values.get("location", "")
-    shown = repr(location[:200])
-    if not location or len(set(keys)) != len(keys):
-        raise _refused(model_path, "external data without exactly one location")
-    parts = location.replace("\\", "/").split("/")
-    if location.startswith(_MEMORY_TAG) or "\0" in location:
-        raise _refused(model_path, f"external data at {shown} is not a file")
-    if location.startswith(("/", "\\")) or ":" in parts[0] or ".." in parts:
-        raise _refused(model_path, f"external data at {shown} lies outside the model's folder")
-    path = model_path.parent
-    try:
-        for part in parts:
-            path = path / part
-            found = path.lstat()
-            if stat.S_ISLNK(found.st_mode):
-                raise _refused(model_path, f"external data at {shown} is a symbolic link; put the file itself there")
-    except OSError as error:
-        raise _refused(model_path, f"external data at {shown}: {error.strerror}") from error
-    if not stat.S_ISREG(found.st_mode):
-        raise _refused(model_path, f"external data at {shown} is not a regular file")
-    if found.st_nlink > 1:
-        raise _refused(model_path, f"external data at {shown} is a hard link; put a copy of the file there")
-    _refuse_outside_file(model_path, shown, values, found.st_size)
-    return path
-
-
-def _refuse_outside_file(model_path: Path, shown: str, values: dict[str, str], size_bytes: int) -> None:
-    numbers = [values.get(key, "0") for key in ("offset", "length")]
-    if not all(n.isascii() and n.isdigit() and len(n) < 20 for n in numbers):
-        raise _refused(model_path, f"external data at {shown} has an offset or length that is no number")
-    if sum(int(n) for n in numbers) > size_bytes:
-        raise _refused(model_path, f"external data at {shown} is truncated: {size_bytes} bytes")
-
-
 def _info(value: "onnx.ValueInfoProto") -> TensorInfo:
-    from onnx import TensorProto, helper
-
     tensor = value.type.tensor_type
-    try:
-        dtype = str(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
-    except KeyError:
-        known = tensor.elem_type in TensorProto.DataType.values()
-        dtype = TensorProto.DataType.Name(tensor.elem_type).lower() if known else f"type {tensor.elem_type}"
+    dtype = dtype_name(tensor.elem_type)
     if not tensor.HasField("shape"):
         return TensorInfo(value.name, dtype, None)
     dims = (d.dim_value if d.HasField("dim_value") else d.dim_param for d in tensor.shape.dim)

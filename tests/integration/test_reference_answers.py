@@ -28,7 +28,8 @@ def frame_of(path: Path, wishes: Wishes | None = None) -> Frame:
 
 @contextlib.contextmanager
 def opened(model: Path, **keys: Any) -> Iterator[OnnxBackend]:
-    backend = OnnxBackendConfig(model=model, device="cpu", workers=1, **keys).build(PluginContext())
+    config = OnnxBackendConfig(model=model, device="cpu", workers=1, input_shape="square", **keys)
+    backend = config.build(PluginContext())
     try:
         backend.open()
         yield backend
@@ -49,6 +50,12 @@ class Overheard:
 
     def get_providers(self) -> list[str]:
         return []
+
+    def io_binding(self) -> Any:
+        raise NotImplementedError
+
+    def run_with_iobinding(self, iobinding: Any) -> None:
+        raise NotImplementedError
 
 
 def masks_by_opencv(

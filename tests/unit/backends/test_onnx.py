@@ -15,8 +15,9 @@ import pytest
 from model_files import Array, cells, detector, objects_output, yolov8_output
 from pydantic import ValidationError
 
+from pipeline.backends._onnx_device import usable_cores
 from pipeline.backends._onnx_feed import HostFeed
-from pipeline.backends._onnx_session import decide_run_error
+from pipeline.backends._onnx_session import DeviceLostError, OutOfMemoryError, decide_run_error
 from pipeline.backends.onnx import OnnxBackend, OnnxBackendConfig
 from pipeline.contracts.backend import ModelInfo, Servable
 from pipeline.contracts.errors import ConfigError, FatalError, PenstockError, TransientError
@@ -26,6 +27,16 @@ from pipeline.testing import PluginContext, frame
 
 CARS = "{0: 'car', 1: 'bus'}"
 DYNAMIC = ("batch", 3, "height", "width")
+
+
+class Unbound:
+    """What a stand-in for a session needs to be one, and is not asked for."""
+
+    def io_binding(self) -> Any:
+        raise NotImplementedError
+
+    def run_with_iobinding(self, iobinding: Any) -> None:
+        raise NotImplementedError
 
 
 def host_feed(backend: OnnxBackend) -> HostFeed:
@@ -179,7 +190,7 @@ def test_a_fitted_input_wastes_no_padding_and_frames_of_any_shape_share_a_batch(
     feed = host_feed(backend)
     session = feed._session
 
-    class Spy:
+    class Spy(Unbound):
         def run(self, names: Sequence[str] | None, fed: dict[str, Array]) -> Sequence[Array]:
             seen.append(next(iter(fed.values())).shape)
             return session.run(names, fed)
@@ -197,6 +208,91 @@ def test_a_fitted_input_wastes_no_padding_and_frames_of_any_shape_share_a_batch(
         opened(detector(tmp_path / "fixed.onnx", {"out": yolov8_output()}), input_shape="fit")
 
 
+def resizing(path: Path, *, takes: str = "anything") -> Path:
+    """A YOLOv8 of two classes whose output has a column for each cell of the input, whatever its shape; all zeros.
+
+    With `takes="square"` it fails on any input that has not the cells of 64 x 64, as exports do that are dynamic by
+    name only.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes, names = [], []
+    for stride in (8, 16, 32):
+        side = [stride, stride]
+        nodes += [
+            helper.make_node("AveragePool", ["images"], [f"pool{stride}"], kernel_shape=side, strides=side),
+            helper.make_node("ReduceMean", [f"pool{stride}"], [f"mean{stride}"], axes=[1], keepdims=1),
+            helper.make_node("Reshape", [f"mean{stride}", "flat"], [f"row{stride}"]),
+        ]
+        names.append(f"row{stride}")
+    nodes.append(helper.make_node("Concat", names, ["row"], axis=2))
+    weights = [numpy_helper.from_array(np.array([0, 1, -1], np.int64), "flat")]
+    weights.append(
+        numpy_helper.from_array(np.zeros((1, 6, cells(64, 64) if takes == "square" else 1), np.float32), "z")
+    )
+    nodes.append(helper.make_node("Mul", ["row", "z"], ["out"]))
+    graph = helper.make_graph(
+        nodes,
+        "resizing",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, DYNAMIC)],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, ("b", 6, "n"))],
+        weights,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    helper.set_model_props(model, {"names": CARS})
+    onnx.save(model, path)
+    return path
+
+
+def test_a_dynamic_input_has_the_shape_of_the_frame_without_being_asked_to(tmp_path: Path) -> None:
+    ctx = PluginContext()
+    backend = opened(resizing(tmp_path / "m.onnx"), ctx, input_size=64, max_batch=4)
+    wide, tall, square = frame(width=128, height=64), frame(width=50, height=100), frame(width=64, height=64)
+    kinds = [backend.kind_of(one) for one in (wide, tall, square)]
+    assert kinds == [(Size(64, 32), None), (Size(32, 64), None), (Size(64, 64), None)]
+    assert backend.kind_of(frame(width=1280, height=640)) == kinds[0]
+    assert len(backend.infer([wide, tall, square, wide])) == 4
+    assert ctx.warnings == []
+    backend.close()
+    assert backend.kind_of(wide) is None
+    whole = opened(resizing(tmp_path / "m.onnx"), input_size=64, max_batch=4, input_shape="square")
+    assert whole.kind_of(wide) == whole.kind_of(tall) == (Size(64, 64), None)
+    whole.close()
+
+
+def test_frames_of_one_run_each_need_no_kinds(tmp_path: Path) -> None:
+    backend = opened(resizing(tmp_path / "m.onnx"), input_size=64)
+    assert backend.kind_of(frame(width=128, height=64)) is None
+    backend.close()
+
+
+def test_a_model_that_is_dynamic_by_name_only_is_fed_its_whole_input_and_that_is_said(tmp_path: Path) -> None:
+    constant = detector(
+        tmp_path / "constant.onnx",
+        {"out": yolov8_output((32, 32, 16, 8, 0, 0.9))},
+        image=DYNAMIC,
+        shapes={"out": ("b", 6, "n")},
+        metadata={"names": CARS},
+    )
+    for path, why in ((resizing(tmp_path / "m.onnx", takes="square"), "the model failed"), (constant, "as many")):
+        ctx = PluginContext()
+        backend = opened(path, ctx, input_size=64, max_batch=4)
+        assert backend.kind_of(frame(width=128, height=64)) == (Size(64, 64), None)
+        (said,) = ctx.warnings
+        assert said.startswith("the input is dynamic by name only and is always fed 64x64: ")
+        assert why in said
+        backend.close()
+
+
+def test_an_input_as_small_as_the_stride_has_no_other_shape(tmp_path: Path) -> None:
+    ctx = PluginContext()
+    backend = opened(resizing(tmp_path / "m.onnx"), ctx, input_size=32, max_batch=2)
+    assert backend.kind_of(frame(width=128, height=64)) == (Size(32, 32), None)
+    assert ctx.warnings == []
+    backend.close()
+
+
 def test_threads_share_the_session_but_never_a_buffer(yolov8: Path) -> None:
     backend = opened(yolov8, workers=4)
     assert backend.concurrency == 4
@@ -205,7 +301,7 @@ def test_threads_share_the_session_but_never_a_buffer(yolov8: Path) -> None:
     together = threading.Barrier(4)
     buffers: list[int] = []
 
-    class Spy:
+    class Spy(Unbound):
         """Lets four runs begin before one goes on."""
 
         def run(self, names: Sequence[str] | None, fed: dict[str, Array]) -> Sequence[Array]:
@@ -229,6 +325,19 @@ def test_threads_share_the_session_but_never_a_buffer(yolov8: Path) -> None:
     backend.close()
 
 
+@pytest.mark.parametrize(
+    ("keys", "threads", "spins"), [({}, 1, "0"), ({"intra_op_threads": 2, "allow_spinning": True}, 2, "1")]
+)
+def test_threads_inside_a_run_sleep_while_they_wait_unless_told_to_spin(
+    yolov8: Path, keys: dict[str, Any], threads: int, spins: str
+) -> None:
+    backend = opened(yolov8, workers=usable_cores(), **keys)
+    options: Any = host_feed(backend)._session.get_session_options()  # type: ignore[attr-defined]
+    assert options.intra_op_num_threads == threads
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == spins
+    backend.close()
+
+
 def test_the_session_never_changes_to_another_device_by_itself(yolov8: Path) -> None:
     backend = opened(yolov8)
     assert host_feed(backend)._session._enable_fallback is False  # type: ignore[attr-defined]
@@ -246,8 +355,7 @@ def test_the_cpu_is_chosen_and_said_where_there_is_no_cuda(yolov8: Path, monkeyp
     assert caught.value.key == "device"
     backend = opened(yolov8, ctx, device="cuda", on_fallback="warn")
     assert backend.device == "cpu"
-    assert len(ctx.warnings) == 1
-    assert "running on the CPU" in ctx.warnings[0]
+    assert [(wanted, got) for wanted, got, _ in ctx.fallbacks] == [("cuda:0", "cpu")]
     backend.close()
 
 
@@ -260,12 +368,13 @@ def test_cuda_libraries_that_are_missing_are_an_error_and_onnxruntime_stays_quie
         "from pipeline.contracts.errors import ConfigError\n"
         "from pipeline.testing import PluginContext\n"
         "o.cuda_devices = lambda: 1\n"
+        "o.gpus = lambda: type('Gpus', (), {'gpu': lambda self, number: None})()\n"
         "for keys in ({'device': 'cuda'}, {'device': 'cuda', 'on_fallback': 'warn'}, {}):\n"
         "    ctx = PluginContext()\n"
         "    backend = m.OnnxBackendConfig(model=Path(sys.argv[1]), **keys).build(ctx)\n"
         "    try:\n"
         "        backend.open()\n"
-        "        print(backend.device, *ctx.warnings)\n"
+        "        print(backend.device, *ctx.fallbacks)\n"
         "    except ConfigError as error:\n"
         "        print(error.key, error)\n"
     )
@@ -280,8 +389,8 @@ def test_cuda_libraries_that_are_missing_are_an_error_and_onnxruntime_stays_quie
     assert done.stderr == ""
     failed, warned, auto = done.stdout.splitlines()
     assert failed.startswith('device device = "cuda", but onnxruntime could not start CUDA')
-    assert warned.startswith('cpu device = "cuda", but')
-    assert auto == "cpu"
+    assert warned.startswith("cpu ('cuda:0', 'cpu', 'onnxruntime could not start CUDA")
+    assert auto.startswith("cpu ('cuda:0', 'cpu', 'onnxruntime could not start CUDA"), "there is a GPU: this is said"
 
 
 @pytest.mark.parametrize(
@@ -356,10 +465,10 @@ class InvalidArgument(Exception):  # noqa: N818  (named as onnxruntime names it)
 @pytest.mark.parametrize(
     ("error", "decision"),
     [
-        (MemoryError(), TransientError),
-        (RuntimeError("BFCArena: Failed to allocate memory for requested buffer of size 1"), TransientError),
-        (RuntimeError("CUDA failure 2: out of memory"), TransientError),
-        (RuntimeError("CUDA failure 700: an illegal memory access was encountered"), FatalError),
+        (MemoryError(), OutOfMemoryError),
+        (RuntimeError("BFCArena: Failed to allocate memory for requested buffer of size 1"), OutOfMemoryError),
+        (RuntimeError("CUDA failure 2: out of memory"), OutOfMemoryError),
+        (RuntimeError("CUDA failure 700: an illegal memory access was encountered"), DeviceLostError),
         (InvalidArgument("Got invalid dimensions for input"), FatalError),
         (RuntimeError("something else"), TransientError),
     ],
