@@ -109,14 +109,14 @@ def choose(wanted: EncoderName, encoding: Encoding, ctx: Context) -> Encoder:
             raise ConfigError(f"{wanted} cannot encode {encoding.codec} here: {fault}", key="encoder")
         return named
     if wanted == "auto":
-        faults = []
+        faults: dict[Device, str] = {}
         for device in present():
             fault = proof(hardware(encoding.codec, device), encoding)
             if fault is None:
                 return hardware(encoding.codec, device)
-            faults.append(f"{device}: {fault}")
-        if faults:
-            ctx.warn(f"videos are encoded in software; the hardware here cannot do it ({'; '.join(faults)})")
+            faults[device] = fault
+        for device, fault in faults.items():
+            ctx.fell_back(device, "software", f"it cannot encode {encoding.codec} here: {fault}")
     if not _is_known(plain.name):
         raise ConfigError(f"this FFmpeg has no encoder for {encoding.codec}", key="codec")
     return plain

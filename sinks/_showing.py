@@ -106,7 +106,7 @@ class Showing:
         """Go on in software where hardware failed after all, if that was left open; whether it does."""
         if self.encoder.device is None or not self._may_fall_back:
             return False
-        self._ctx.warn(f"videos are encoded in software from now on; {self.encoder.device} failed: {why}")
+        self._ctx.fell_back(self.encoder.device, "software", f"it failed in the middle of a video: {why}")
         self.encoder = software(self.encoding.codec)
         return True
 

@@ -1,6 +1,5 @@
 """Which device onnxruntime shall use, how many threads suit it, and what stands in its way."""
 
-import ctypes
 import importlib.metadata
 import os
 import re
@@ -12,10 +11,19 @@ from pipeline.contracts.errors import ConfigError
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
+TENSORRT = "TensorrtExecutionProvider"
 
 OnFallback = Literal["fail", "warn"]
 
 _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+class FellBack(NamedTuple):
+    """What `Context.fell_back` is told: what was wanted, what is used, and why."""
+
+    wanted: str
+    got: str
+    reason: str
 
 
 class DeviceChoice(NamedTuple):
@@ -25,13 +33,18 @@ class DeviceChoice(NamedTuple):
         providers: names and options, in the order of preference, as `InferenceSession` takes them.
         device: "cpu", "cuda:N", or the first provider's name where the config lists providers.
         must_have: the provider without which the session is not what was asked for.
-        warning: what to tell the operator, or None.
+        fell_back: what to tell the operator, or None.
     """
 
     providers: tuple[tuple[str, dict[str, Any]], ...]
     device: str
     must_have: str
-    warning: str | None = None
+    fell_back: FellBack | None = None
+
+    @property
+    def gpu(self) -> int | None:
+        """The CUDA device's number; None for others."""
+        return int(self.device.removeprefix("cuda:")) if self.device.startswith("cuda:") else None
 
 
 def usable_cores(quota: Path = _CGROUP_QUOTA) -> int:
@@ -72,25 +85,36 @@ _RUNTIMES = frozenset(
 )
 
 
-def cuda_devices() -> int:
-    """How many CUDA devices the driver has; 0 without a driver. Asks the driver, makes no context.
+def cuda_options(gpu: int, *, fixed_shape: bool, max_bytes: int | None) -> dict[str, Any]:
+    """The options of the CUDA provider; pure.
 
-    onnxruntime is not asked: it would write its own lines to the terminal when the driver is missing.
+    Args:
+        gpu: the device's number.
+        fixed_shape: the model is run with one shape only.
+        max_bytes: of the device's memory, for this session; None: as much as there is.
     """
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value
+    options: dict[str, Any] = {
+        "device_id": gpu,
+        # The other way to grow doubles each time, and several models (and the decoder) share the device.
+        "arena_extend_strategy": "kSameAsRequested",
+        # EXHAUSTIVE runs every algorithm of every convolution, for each shape that it has not met. With rectangles and
+        # growing batches all cameras would wait for that in the middle of the day.
+        "cudnn_conv_algo_search": "EXHAUSTIVE" if fixed_shape else "HEURISTIC",
+    }
+    return options if max_bytes is None else {**options, "gpu_mem_limit": max_bytes}
 
 
 def choose_device(
-    device: str, on_fallback: OnFallback, wanted: Sequence[str] | None, available: Collection[str], devices: int
+    device: str,
+    on_fallback: OnFallback,
+    wanted: Sequence[str] | None,
+    available: Collection[str],
+    devices: int,
+    *,
+    fixed_shape: bool = False,
+    max_gpu_bytes: int | None = None,
 ) -> DeviceChoice:
-    """Turn the config's words into providers; pure.
+    """Turn the config's words into providers, for the first device; pure.
 
     Args:
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -98,6 +122,8 @@ def choose_device(
         wanted: providers that the config lists itself, instead of `device`.
         available: what this build of onnxruntime has.
         devices: how many CUDA devices there are.
+        fixed_shape: see `cuda_options`.
+        max_gpu_bytes: see `cuda_options`.
 
     Raises:
         ConfigError: with key `device` or `providers`.
@@ -109,8 +135,8 @@ def choose_device(
                 f"onnxruntime has no {', '.join(missing)} here; it has {', '.join(sorted(available))}", key="providers"
             )
         return DeviceChoice(tuple((name, {}) for name in wanted), wanted[0], wanted[0])
-    if device == "cpu":
-        return _CPU_CHOICE
+    if device == "cpu" or (device == "auto" and devices == 0):
+        return CPU_CHOICE
     index = int(device.partition(":")[2] or 0)
     if CUDA not in available:
         reason = "this onnxruntime is built without CUDA; install onnxruntime-gpu"
@@ -119,8 +145,24 @@ def choose_device(
     elif index >= devices:
         reason = f"there are {devices} GPUs, the first is cuda:0"
     else:
-        return DeviceChoice(((CUDA, {"device_id": index}), (CPU, {})), f"cuda:{index}", CUDA)
+        return _on_cuda(index, cuda_options(index, fixed_shape=fixed_shape, max_bytes=max_gpu_bytes))
     return fallback(device, on_fallback, reason)
+
+
+def further_gpus(device: str, first: DeviceChoice, devices: int) -> tuple[DeviceChoice, ...]:
+    """The other GPUs that run the same model: all where the config names none; pure.
+
+    Args:
+        device: what the config says.
+        first: what was made of it, and works.
+        devices: how many CUDA devices there are.
+    """
+    if first.must_have != CUDA or device not in {"auto", "cuda"}:
+        return ()
+    options = first.providers[0][1]
+    if "device_id" not in options:  # the config lists providers itself
+        return ()
+    return tuple(_on_cuda(index, {**options, "device_id": index}) for index in range(devices) if index != first.gpu)
 
 
 def fallback(device: str, on_fallback: OnFallback, reason: str) -> DeviceChoice:
@@ -129,13 +171,16 @@ def fallback(device: str, on_fallback: OnFallback, reason: str) -> DeviceChoice:
     Raises:
         ConfigError: with key `device`.
     """
-    if device == "auto":
-        return _CPU_CHOICE
-    if on_fallback == "fail":
+    if device != "auto" and on_fallback == "fail":
         raise ConfigError(
             f'device = "{device}", but {reason}; use device = "cpu" or "auto", or on_fallback = "warn"', key="device"
         )
-    return _CPU_CHOICE._replace(warning=f'device = "{device}", but {reason}: running on the CPU')
+    wanted = device if ":" in device else "cuda:0"
+    return CPU_CHOICE._replace(fell_back=FellBack(wanted, "cpu", reason))
 
 
-_CPU_CHOICE = DeviceChoice(((CPU, {}),), "cpu", CPU)
+def _on_cuda(index: int, options: dict[str, Any]) -> DeviceChoice:
+    return DeviceChoice(((CUDA, options), (CPU, {})), f"cuda:{index}", CUDA)
+
+
+CPU_CHOICE = DeviceChoice(((CPU, {}),), "cpu", CPU)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.backends._onnx_device import CPU, CUDA, DeviceChoice
+from pipeline.backends._onnx_device import CPU, CUDA, TENSORRT, DeviceChoice
 from pipeline.backends._onnx_session import Runtime
+from pipeline.backends._onnx_tensorrt import load_libraries
 from pipeline.contracts.component import Finding
 from pipeline.contracts.errors import PenstockError
 
@@ -15,10 +16,7 @@ SIDE = 8
 _ADVICE = {
     CUDA: "the CUDA and cuDNN libraries do not load: install the extra penstock[cuda], or models run on the CPU",
 }
-_NOT_TRIED = {
-    "AzureExecutionProvider": "sends pictures to a cloud: not tried",
-    "TensorrtExecutionProvider": "needs TensorRT's own libraries: not tried",
-}
+_NOT_TRIED = {"AzureExecutionProvider": "sends pictures to a cloud: not tried"}
 
 
 def tiny_model(path: Path) -> Path:
@@ -36,12 +34,19 @@ def tiny_model(path: Path) -> Path:
     return path
 
 
+def _why_not(provider: str, gpus: int) -> str | None:
+    """Why there is nothing to prove and nothing to complain of, or None."""
+    if provider in {CUDA, TENSORRT} and gpus == 0:
+        return "no NVIDIA driver or no GPU: models run on the CPU"
+    if provider == TENSORRT and (fault := load_libraries(to_build=True)) is not None:
+        return f"its libraries do not load, CUDA is used: {fault}"
+    return _NOT_TRIED.get(provider)
+
+
 def prove(provider: str, runtime: Runtime, gpus: int) -> Finding:
     """Run the tiny model with this provider, and see that it ran there and is right."""
-    if provider in _NOT_TRIED:
-        return Finding(True, provider, _NOT_TRIED[provider])
-    if provider == CUDA and gpus == 0:
-        return Finding(True, provider, "no NVIDIA driver or no GPU: models run on the CPU")
+    if (why := _why_not(provider, gpus)) is not None:
+        return Finding(True, provider, why)
     names = (provider,) if provider == CPU else (provider, CPU)
     choice = DeviceChoice(tuple((name, {}) for name in names), provider, provider)
     ramp = np.arange(SIDE * SIDE, dtype=np.float32).reshape(SIDE, SIDE) / SIDE
@@ -58,4 +63,5 @@ def prove(provider: str, runtime: Runtime, gpus: int) -> Finding:
         return Finding(False, provider, f"{_ADVICE.get(provider, 'it does not run a model')} ({detail})")
     if not np.allclose(found, ramp @ ramp, rtol=1e-2):
         return Finding(False, provider, "it runs a model and gets it wrong: update its driver, or do without it")
-    return Finding(True, provider, "runs a model" + (f"; {gpus} GPU{'s' * (gpus != 1)}" if provider == CUDA else ""))
+    number = f"; {gpus} GPU{'s' * (gpus != 1)}" if provider in {CUDA, TENSORRT} else ""
+    return Finding(True, provider, f"runs a model{number}")

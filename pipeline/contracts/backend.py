@@ -1,7 +1,7 @@
 """What a backend is: something that turns a batch of frames into a batch of predictions."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Literal, NamedTuple, Protocol, runtime_checkable
@@ -116,6 +116,23 @@ class TextEncoder(Protocol):
             TransientError: as `infer`.
         """
         ...
+
+
+@runtime_checkable
+class Grouping(Protocol):
+    """A backend that runs only frames of one kind together; what it takes at once is of one kind, then."""
+
+    def kind_of(self, frame: Frame) -> Hashable:
+        """The frame's kind; cheap, from any thread, also before `open`: the queue asks with its lock held."""
+        ...
+
+
+@runtime_checkable
+class Located(Protocol):
+    """A backend that runs on a device of this machine."""
+
+    device: str
+    """Which one: "cpu", "cuda:0", "cuda:0,cuda:1"; settled by `open`, and another one after a fallback."""
 
 
 class Circuit(StrEnum):

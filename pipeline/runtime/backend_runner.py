@@ -1,10 +1,10 @@
 """`BackendRunner`: the threads around one backend: batches in, results out in order, every frame settled."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import CancelledError
 
-from pipeline.contracts.backend import Backend, Patient
+from pipeline.contracts.backend import Backend, Grouping, Located, Patient
 from pipeline.contracts.errors import ConfigError, FatalError, PenstockError, TransientError
 from pipeline.contracts.frame import Frame
 from pipeline.contracts.ids import new_id
@@ -59,6 +59,7 @@ class BackendRunner:
         metrics = surroundings.metrics
         self.queue: LaneQueue[Waiting] = LaneQueue(on_drop=Waiting.settle, drops=DROPS, clock=surroundings.clock)
         self._max_wait_s = max_wait_s
+        self._kind_of = backend.kind_of if isinstance(backend, Grouping) else None
         self._trial = trial
         self._events = surroundings.events
         self._clock = surroundings.clock
@@ -131,6 +132,11 @@ class BackendRunner:
     def model(self) -> str:
         """What the backend calls its model."""
         return self.backend.model
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Those of this machine that it runs on, once it is open."""
+        return tuple(self.backend.device.split(",")) if self.ready and isinstance(self.backend, Located) else ()
 
     @property
     def on_fallback(self) -> bool:
@@ -241,9 +247,10 @@ class BackendRunner:
     # The workers
 
     def _work(self) -> None:
+        kind = None if self._kind_of is None else self._kind
         try:
             while True:
-                taken = self.queue.get(max(1, self.backend.max_batch), self._max_wait_s)
+                taken = self.queue.get(max(1, self.backend.max_batch), self._max_wait_s, kind=kind)
                 if not taken.items:
                     return
                 with self._lock:
@@ -265,6 +272,12 @@ class BackendRunner:
             self._break(error)
         finally:
             self._use.leave()
+
+    def _kind(self, waiting: Waiting) -> Hashable:
+        try:
+            return None if self._kind_of is None else self._kind_of(waiting.frame)
+        except Exception:  # noqa: BLE001  (a plugin's bug, in the queue's lock: `infer` will meet it again, and tell)
+            return None
 
     def _over(self) -> None:
         """The last thread is out: nothing is left behind, so that no source waits for nobody."""

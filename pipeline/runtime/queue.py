@@ -6,7 +6,8 @@ Contract:
 - A lane is bounded in items and bytes, the queue in bytes. One item always fits into an empty lane, so that a picture
   larger than the limit moves on alone instead of never.
 - `get` takes from the lanes in turn: a lane that fills fast does not starve another of the same priority; lanes of a
-  higher priority come first.
+  higher priority come first. Where its consumer wants items of one kind together, the item whose turn it is says of
+  which; a lane whose next item is of another kind keeps its turn for the next `get`.
 - A lane closes from its producer's end: what is in it is still taken. The queue closes from the consumer's end: what is
   in it is dropped, and producers that wait wake. After either, nothing blocks.
 - Lanes come and go while the queue is at work; it ends once it is told that no more will come.
@@ -16,7 +17,7 @@ Contract:
 import math
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Generic, NamedTuple, TypeVar
 
 from pipeline.contracts.clock import Clock
@@ -151,6 +152,7 @@ class LaneQueue(Generic[T]):
         self._nbytes = 0
         self._count = 0
         self._lanes: list[Lane[T]] = []
+        self._waiting: dict[Lane[T], int] = {}  # whose producers wait, for so many bytes, who came first first
         self._ready: deque[Lane[T]] = deque()  # lanes with entries, in the order of their next turn
         self._number = 0
         self._finished = False
@@ -171,13 +173,21 @@ class LaneQueue(Generic[T]):
                 self._move(taking_over, lane)
             return lane
 
-    def get(self, max_items: int = 1, max_wait_s: float = 0.0, idle_s: float | None = None) -> Taken[T]:
+    def get(
+        self,
+        max_items: int = 1,
+        max_wait_s: float = 0.0,
+        idle_s: float | None = None,
+        kind: Callable[[T], Hashable] | None = None,
+    ) -> Taken[T]:
         """Wait for items and take up to `max_items`, from the lanes in turn.
 
         Args:
             max_items: at most so many.
             max_wait_s: once there is one, wait so long for as many as may be taken; no item is made stale by that.
             idle_s: while there is none, wait no longer; for ever if left out.
+            kind: what the items taken together have in common: all are of the kind of the one whose turn it is. Called
+                with the queue's lock held: short, and it must neither call back nor raise.
 
         Returns:
             Empty `items` when no more will ever come: the queue is finished and all its lanes are closed and empty, or
@@ -193,8 +203,8 @@ class LaneQueue(Generic[T]):
                     now = self._clock.monotonic()
                     wait_until = now + max_wait_s if wait_until is None else wait_until
                     wait_s = min(wait_until, self._half_stale_at()) - now
-                    if wait_s <= 0 or self._count >= max_items or self._is_over():
-                        return self._take(max_items)
+                    if wait_s <= 0 or self._is_over() or self._fills(max_items, kind):
+                        return self._take(max_items, kind)
                 elif self._is_over():
                     return Taken(self._number, [])
                 else:
@@ -246,7 +256,7 @@ class LaneQueue(Generic[T]):
                 if lane.limits.when_full == "drop_oldest":
                     self._on_drop(self._pop(lane).item, self._drops.full)
                 else:
-                    lane._room.wait()
+                    self._wait_in(lane, entry.nbytes)
             if not self._is_open(lane):
                 return False
             self._on_enter(entry.item)
@@ -266,8 +276,26 @@ class LaneQueue(Generic[T]):
     def _wait_for_room(self, lane: Lane[T]) -> bool:
         with self._lock:
             while self._is_open(lane) and lane.limits.when_full == "block" and self._is_full(lane, lane._last_nbytes):
-                lane._room.wait()
+                self._wait_in(lane, lane._last_nbytes)
             return self._is_open(lane)
+
+    def _wait_in(self, lane: Lane[T], nbytes: int) -> None:
+        self._waiting[lane] = nbytes
+        lane._room.wait()
+        self._waiting.pop(lane, None)
+
+    def _tell_of_room(self) -> None:
+        """Wake those for whom there is room now, and nobody else: to wake 16 files for each frame is 50 switches.
+
+        What they share is counted: who is woken is taken for having used it. Nobody is forgotten: a lane whose producer
+        waits holds something, and when that is taken this is called again.
+        """
+        left_bytes = self._max_bytes - self._nbytes
+        for lane, nbytes in sorted(self._waiting.items(), key=_holds_something):
+            if not lane._entries or (nbytes <= left_bytes and not self._is_full(lane, nbytes)):
+                left_bytes -= nbytes
+                del self._waiting[lane]
+                lane._room.notify_all()
 
     def _is_open(self, lane: Lane[T]) -> bool:
         return self._closed_reason is None and not lane._closed
@@ -291,35 +319,59 @@ class LaneQueue(Generic[T]):
         self._count -= 1
         return entry
 
-    def _take(self, max_items: int) -> Taken[T]:
+    def _fills(self, max_items: int, kind: Callable[[T], Hashable] | None) -> bool:
+        """Whether a batch would be full now."""
+        if self._count < max_items or kind is None or max_items == 1:
+            return self._count >= max_items
+        wanted = kind(max(self._ready, key=_priority)._entries[0].item)
+        found = 0
+        for lane in self._ready:
+            for entry in lane._entries:
+                if kind(entry.item) != wanted:
+                    break
+                found += 1
+                if found == max_items:
+                    return True
+        return False
+
+    def _take(self, max_items: int, kind: Callable[[T], Hashable] | None) -> Taken[T]:
         items: list[T] = []
+        wanted: Hashable = None
+        aside: list[Lane[T]] = []
         while self._ready and len(items) < max_items:
             lane = max(self._ready, key=_priority)  # of several, the one whose turn it is
             self._ready.remove(lane)
+            if kind is not None and max_items > 1:
+                found = kind(lane._entries[0].item)
+                if items and found != wanted:
+                    aside.append(lane)
+                    continue
+                wanted = found
             items.append(self._pop(lane).item)
             if lane._entries:
                 self._ready.append(lane)
             elif lane._closed:
                 self._forget(lane)
+        self._ready.extendleft(reversed(aside))  # it is still their turn
         taken = Taken(self._number, items)
         self._number += 1
-        for lane in self._lanes:  # room in one lane may be room in all: the queue's bytes are shared
-            lane._room.notify()
+        self._tell_of_room()
         if self._ready:
             self._some.notify()
         return taken
 
     def _drop_stale(self) -> None:
-        now = self._clock.monotonic()
+        now, count = self._clock.monotonic(), self._count
         for lane in list(self._ready):
             max_age_s = lane.limits.max_age_s
             while max_age_s is not None and lane._entries and now - lane._entries[0].since > max_age_s:
                 self._on_drop(self._pop(lane).item, self._drops.stale)
-                lane._room.notify()
             if not lane._entries:
                 self._ready.remove(lane)
                 if lane._closed:
                     self._forget(lane)
+        if self._count < count:
+            self._tell_of_room()
 
     def _half_stale_at(self) -> float:
         """When the first of those that are next will have waited for half of the time that they may."""
@@ -330,7 +382,8 @@ class LaneQueue(Generic[T]):
         with self._lock:
             self._max_bytes += limits.own_bytes - lane.limits.own_bytes
             lane.limits = limits
-            lane._room.notify_all()
+            lane._room.notify_all()  # its policy may be another one
+            self._tell_of_room()
 
     def _move(self, old: Lane[T], new: Lane[T]) -> None:
         new._entries, old._entries = old._entries, new._entries
@@ -361,3 +414,8 @@ class LaneQueue(Generic[T]):
 
 def _priority(lane: Lane[T]) -> int:
     return lane.limits.priority
+
+
+def _holds_something(waiting: tuple[Lane[T], int]) -> bool:
+    """Sorted by this, lanes that are empty, which always have room, come before those that depend on what is left."""
+    return bool(waiting[0]._entries)

@@ -107,6 +107,7 @@ class Status:
                     "ready": backend.ready,
                     "error": self._text(backend.error),
                     "on_fallback": backend.on_fallback,
+                    "devices": list(backend.devices),
                 }
                 for name, backend in supervisor.topology.backends.items()
             ],

@@ -80,6 +80,8 @@ class Supervisor:
                 runner.backend.read() if isinstance(runner.backend, Measured) else None,
                 runner.on_fallback,
                 page.read() if (page := clients.get(name)) is not None else None,
+                runner.devices,
+                runner.backend.max_batch if runner.ready else None,
             )
             for name, runner in self.topology.backends.items()
         ]

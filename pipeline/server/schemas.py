@@ -91,7 +91,18 @@ SCHEMAS: dict[str, Schema] = {
         },
     ),
     "Sources": _object(config_hash=_HASH, sources=_list("Source")),
-    "Backend": _object(name=_TEXT, model=_TEXT, ready=_TRUTH, error=_TEXT_OR_NULL, on_fallback=_TRUTH),
+    "Backend": _object(
+        name=_TEXT,
+        model=_TEXT,
+        ready=_TRUTH,
+        error=_TEXT_OR_NULL,
+        on_fallback=_TRUTH,
+        devices={
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "of this machine that it runs on: cpu, cuda:0; none before it is open, or elsewhere",
+        },
+    ),
     "Sink": _object(
         name=_TEXT,
         open=_TRUTH,

@@ -18,9 +18,19 @@ def backend_families(backends: Iterable[BackendState]) -> Iterator[Metric]:
     fallback = GaugeMetricFamily(
         "penstock_backend_fallback_active", "1 while another backend answers for it.", labels=["backend"]
     )
+    device = GaugeMetricFamily(
+        "penstock_backend_device_info", "1 for each device that the model runs on.", labels=["backend", "device"]
+    )
+    batch = GaugeMetricFamily(
+        "penstock_backend_max_batch_frames", "So many frames may go into one run, just now.", labels=["backend"]
+    )
     for each in states:
         fallback.add_metric([each.name], each.on_fallback)
-    yield fallback
+        for name in each.devices:
+            device.add_metric([each.name, name], 1)
+        if each.max_batch is not None:
+            batch.add_metric([each.name], each.max_batch)
+    yield from (fallback, device, batch)
 
 
 def _client_families(states: Iterable[BackendState]) -> Iterator[Metric]:

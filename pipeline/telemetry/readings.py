@@ -35,6 +35,7 @@ class SourceReading(NamedTuple):
     corrupt: int = 0
     time_jumps: int = 0
     clock_offset_s: float | None = None
+    decoder: str | None = None  # "cpu", "cuda:0"; None where nothing is decoded, or not yet
 
 
 class SinkState(StrEnum):
@@ -107,12 +108,16 @@ class BackendState(NamedTuple):
         elsewhere: how a backend elsewhere is; None for one that runs here.
         on_fallback: another one answers for it.
         clients: what clients asked of it; None while none did.
+        devices: of this machine that it runs on: "cpu", "cuda:0"; none before it is open, and for one elsewhere.
+        max_batch: how many frames go into one run at the most, just now; None before it is open.
     """
 
     name: str
     elsewhere: BackendReading | None
     on_fallback: bool
     clients: ClientReading | None
+    devices: tuple[str, ...] = ()
+    max_batch: int | None = None
 
 
 class SceneReading(NamedTuple):

@@ -9,7 +9,7 @@ from makers import clip
 from rtsp_server import RtspServer
 from workplace import Workplace
 
-from pipeline.backends._onnx_device import CPU
+from pipeline.backends._onnx_device import CPU, TENSORRT
 from pipeline.backends._onnx_proof import prove, tiny_model
 from pipeline.backends._onnx_session import Runtime
 from pipeline.contracts.component import Finding
@@ -129,6 +129,20 @@ def test_a_provider_that_does_not_start_or_gets_it_wrong_is_bad(monkeypatch: pyt
     assert not prove("SomeExecutionProvider", runtime, 0).ok
     runtime.answer = Wrong()
     assert "gets it wrong" in prove("SomeExecutionProvider", runtime, 0).detail
+
+
+def test_tensorrt_is_only_tried_where_there_is_a_gpu_and_its_libraries_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Starts(Runtime):
+        def session(self, *_: object) -> object:  # type: ignore[override]
+            return None
+
+    runtime = Starts()
+    assert "no NVIDIA driver" in prove(TENSORRT, runtime, 0).detail
+    monkeypatch.setattr("pipeline.backends._onnx_proof.load_libraries", lambda **_: "libnvinfer.so.10: not found")
+    without = prove(TENSORRT, runtime, 1)
+    assert (without.ok, "CUDA is used: libnvinfer.so.10" in without.detail) == (True, True)
+    monkeypatch.setattr("pipeline.backends._onnx_proof.load_libraries", lambda **_: None)
+    assert not prove(TENSORRT, runtime, 1).ok
 
 
 def test_clock_disk_and_decoders_are_told_honestly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -141,6 +141,8 @@ class FakeBackendConfig(BackendConfig):
     answer: Literal["boxes", "none", "exit"] = "boxes"
     takes_texts: bool = True
     speechless: bool = False
+    kinds: Literal["one", "by size", "bug"] = "one"
+    shrinks: bool = False
 
     def build(self, ctx: Context) -> "FakeBackend":
         return FakeBackend(self)
@@ -158,6 +160,13 @@ class FakeBackend:
         self.most_at_once = self._at_once = 0
         self._lock = threading.Lock()
         self._batches = 0
+        self.device = "fake:0,fake:1"
+        self.sizes: list[list[Size]] = []
+
+    def kind_of(self, frame: Frame) -> Hashable:
+        if self._config.kinds == "bug":
+            raise ZeroDivisionError("which kind?")
+        return frame.picture.size if self._config.kinds == "by size" else None
 
     def info(self) -> ModelInfo:
         return ModelInfo("object-detection", (self._config.label,), Size(16, 16))
@@ -190,6 +199,9 @@ class FakeBackend:
             number = self._batches
             self._batches += 1
             self.wishes += [frame.wishes for frame in batch]
+            self.sizes.append([frame.picture.size for frame in batch])
+            if config.shrinks:
+                self.max_batch = max(1, self.max_batch - 1)
         if number == config.stuck_at:
             STUCK.wait(30)
         if config.answer == "none":

@@ -1,9 +1,11 @@
 import threading
+from queue import Queue
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from observed import until
 
 from pipeline.contracts.clock import Clock, SystemClock
 from pipeline.contracts.component import WhenFull
@@ -53,6 +55,70 @@ def test_a_batch_is_filled_across_lanes() -> None:
         lane.put(index)
         lane.put(10 + index)
     assert queue.get(4).items == [0, 1, 2, 10]
+
+
+def test_a_batch_is_of_the_kind_of_the_item_whose_turn_it_is_and_the_others_keep_their_turn() -> None:
+    queue, _ = _queue()
+    lanes = [queue.lane(LaneLimits()) for _ in range(4)]
+    for lane, items in zip(lanes, ((10, 11), (21, 20), (30, 31), (41,)), strict=True):
+        for item in items:
+            lane.put(item)
+    assert [queue.get(8, kind=_last_digit).items for _ in range(3)] == [[10, 30], [21, 41, 11, 31], [20]]
+
+
+def test_without_room_for_a_second_item_nobody_asks_for_its_kind() -> None:
+    queue, _ = _queue()
+    queue.lane(LaneLimits()).put(1)
+    assert queue.get(1, kind=lambda _: pytest.fail("asked")).items == [1]
+
+
+def test_a_batch_waits_for_items_of_its_own_kind_only() -> None:
+    queue, _ = _queue(SystemClock())
+    first, second = queue.lane(LaneLimits()), queue.lane(LaneLimits())
+    first.put(10)
+    second.put(21)
+    taken: list[list[int]] = []
+    consumer = threading.Thread(target=lambda: taken.append(queue.get(2, max_wait_s=20, kind=_last_digit).items))
+    consumer.start()
+    second.put(31)  # two of the other kind do not fill it
+    consumer.join(0.2)
+    assert consumer.is_alive()
+    first.put(20)
+    consumer.join(10)
+    assert taken == [[10, 20]]
+    assert queue.get(2, kind=_last_digit).items == [21, 31]
+
+
+@given(
+    kinds=st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=5), min_size=2, max_size=6),
+    batch=st.integers(1, 5),
+)
+@settings(max_examples=100, deadline=None)
+def test_no_lane_waits_longer_than_all_others_took_a_turn_whatever_kinds_there_are(
+    kinds: list[list[int]], batch: int
+) -> None:
+    queue, _ = _queue()
+    lanes = [queue.lane(LaneLimits()) for _ in kinds]
+    served = [0] * len(lanes)
+
+    def fill() -> None:
+        for index, lane in enumerate(lanes):
+            while len(lane) < 3:
+                number = served[index] + len(lane)
+                lane.put(100 * index + kinds[index][number % len(kinds[index])])
+
+    waited = [0] * len(lanes)
+    for _ in range(40):
+        fill()
+        got = {item // 100 for item in queue.get(batch, kind=_last_digit).items}
+        for index in range(len(lanes)):
+            served[index] += index in got
+            waited[index] = 0 if index in got else waited[index] + 1
+            assert waited[index] < len(lanes)
+
+
+def _last_digit(item: int) -> int:
+    return item % 10
 
 
 def test_drop_oldest_keeps_the_newest_and_drop_newest_the_oldest() -> None:
@@ -134,6 +200,70 @@ def test_a_producer_that_asks_for_room_waits_until_the_last_item_would_fit() -> 
     assert answers == [True]
     queue.close("dead")
     assert lane.wait_for_room() is False
+
+
+def test_only_those_are_woken_for_whom_there_is_room() -> None:
+    queue, _ = _queue(max_bytes=4)
+    lanes = [queue.lane(LaneLimits()) for _ in range(4)]
+    for number, lane in enumerate(lanes):
+        lane._room = _Counting(queue._lock)
+        lane.put(number, 1)
+    woken: Queue[int] = Queue()
+
+    def produce(number: int) -> None:
+        lanes[number].wait_for_room()
+        lanes[number].put(10 + number, 1)
+        woken.put(number)
+
+    producers = [threading.Thread(target=produce, args=(number,), daemon=True) for number in range(4)]
+    for producer in producers:
+        producer.start()
+    until("all wait", lambda: len(queue._waiting) == 4 or None, 10)
+    for number in range(4):
+        assert queue.get().items == [number]
+        assert woken.get(timeout=10) == number
+        assert len(queue._waiting) == 3 - number  # what was given back is one item's room
+    for producer in producers:
+        producer.join(10)
+    assert [lane._room.told for lane in lanes if isinstance(lane._room, _Counting)] == [1, 1, 1, 1]
+
+
+class _Counting(threading.Condition):
+    """Knows how often somebody was woken."""
+
+    told = 0
+
+    def notify_all(self) -> None:
+        self.told += 1
+        super().notify_all()
+
+
+def test_many_producers_that_share_little_room_all_come_to_their_end() -> None:
+    queue, _ = _queue(SystemClock(), max_bytes=5)
+    lanes = [queue.lane(LaneLimits(max_items=3)) for _ in range(12)]
+    each = 60
+
+    def produce(number: int) -> None:
+        for item in range(each):
+            assert lanes[number].wait_for_room()
+            assert lanes[number].put(100 * number + item, 1 + (number + item) % 3)
+        lanes[number].close()
+
+    taken: list[int] = []
+
+    def consume() -> None:
+        while items := queue.get(2).items:
+            taken.extend(items)
+
+    threads = [threading.Thread(target=produce, args=(number,)) for number in range(12)]
+    threads += [threading.Thread(target=consume) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    queue.finish()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(taken) == [100 * number + item for number in range(12) for item in range(each)]
+    assert queue.nbytes == 0
 
 
 def test_a_lane_that_drops_never_makes_its_producer_wait_for_room() -> None:
@@ -331,12 +461,13 @@ class QueueMachine(RuleBasedStateMachine):
             self.refused.append(item)
 
     @precondition(lambda self: any(len(lane) for lane in self.lanes))
-    @rule(count=st.integers(1, 5))
-    def get(self, count: int) -> None:
+    @rule(count=st.integers(1, 5), kinds=st.sampled_from([None, 1, 2, 3]))
+    def get(self, count: int, kinds: int | None) -> None:
         if all(self._stale(lane) for lane in self.lanes if len(lane)) and not self._all_closed():
             return  # would rightly wait for ever
-        taken = self.queue.get(count)
+        taken = self.queue.get(count, kind=None if kinds is None else lambda item: item % kinds)
         assert len(taken.items) <= count
+        assert len({item % (kinds or 1) for item in taken.items}) <= 1
         if taken.items:
             self.numbers.append(taken.number)
         self.taken += taken.items
