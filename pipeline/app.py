@@ -17,6 +17,7 @@ from pipeline.config.secrets import secrets_of
 from pipeline.config.settings import Settings
 from pipeline.contracts.clock import Clock, SystemClock
 from pipeline.contracts.secret import Redactor
+from pipeline.devices.gpus import gpus
 from pipeline.offer import of_file
 from pipeline.registry import Registry
 from pipeline.runtime import memory
@@ -32,8 +33,6 @@ from pipeline.terminal import progress_bars, say, summary
 from pipeline.version import version
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-MANY_SOURCES = 4
-"""With more, the memory of their pictures matters more than the half millisecond a frame that it costs to map them."""
 
 
 def run_pipeline(settings: Settings, *, quiet: bool = False) -> int:
@@ -47,8 +46,6 @@ def run_pipeline(settings: Settings, *, quiet: bool = False) -> int:
     logs.catch_uncaught()
     disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series for each, which nobody reads
     memory.few_heaps()
-    if len(settings.sources) > MANY_SOURCES:
-        memory.map_pictures()
     report = asyncio.run(_run(settings, SystemClock(), redactor, quiet=quiet))
     if report.late:
         # A thread that is stuck in C cannot be ended: leave without waiting for it.
@@ -67,6 +64,7 @@ def _set_up_logs(settings: Settings, redactor: Redactor, *, quiet: bool) -> None
 
 async def _run(settings: Settings, clock: Clock, redactor: Redactor, *, quiet: bool) -> Report:
     metrics = Metrics(version())
+    metrics.read_devices(gpus().copied)
     events = Events(clock, redactor)
     supervisor = Supervisor(settings, events=events, metrics=metrics, clock=clock)
     notifier = Notifier.from_environment(os.environ)

@@ -1,4 +1,4 @@
-"""One video file through PyAV: decoded packet by packet, positioned exactly, with times in seconds."""
+"""`VideoFile`: one video file through PyAV: opened, positioned exactly, and read to its end whatever happens."""
 
 import contextlib
 import itertools
@@ -6,64 +6,51 @@ import os
 import re
 import threading
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import Protocol
 
-import av
-from av.codec.context import ThreadType
-
-from pipeline.contracts.errors import FatalError, SourceErrorCode
 from pipeline.contracts.frame import FailedFrame
-from pipeline.models.picture import RotationDeg, VideoPicture
-from sources._open import MEDIA_ERRORS, open_video, reason
+from sources._decoder import CPU, Decoder, FellBack, HardwareLostError, unheard
+from sources._decoding import Decoding
+from sources._file_frames import DecodedFrame, FrameTimes
+from sources._file_reading import Item, Reading
+from sources._file_skip import Lookahead, rules_of
+from sources._file_timeline import TIME_TOLERANCE_S
+from sources._open import MEDIA_ERRORS, open_video
 
 _MATROSKA_DURATION = re.compile(r"([0-9]{1,6}):([0-9]{2}):([0-9]{2}\.[0-9]{1,9})")
 
-_MAX_FAILURES_IN_A_ROW = 1000
-_MAX_READ_FAILURES_IN_A_ROW = 20
 _DEFAULT_FPS = 25.0
 # A header may count a little more than there is, e.g. the delay of reordered frames.
 _TOLERATED_MISSING_FRAMES = 3
-# Time stamps are sums and products of fractions as floats: this much is no difference.
-TIME_TOLERANCE_S = 1e-6
 # How far before the wished start to look for a keyframe; containers with a poor index need more than one try.
 _SEEK_BACK_S = (0.0, 5.0, 60.0)
 
 
-@dataclass(slots=True)
-class DecodedFrame:
-    """A decoder's frame with its place in the file.
+def auto_decode_threads(files: int) -> int:
+    """How many threads decode one file where nothing is set: half of the cores shared by all files, 1 to 4 for each.
 
-    Attributes:
-        pts_s: seconds since the start of the stream.
-        duration_s: how long it is shown, where the container says so.
-        rotation_deg: by how much it must be turned clockwise to be upright.
-        stamped: False where the container has no time stamp for it, and `pts_s` was counted on at the declared rate.
-        shown_s: `duration_s`, or else one frame at the declared rate.
-    """
+    More threads than one are faster for one file alone where cores are idle, but cost CPU time (5.4 against 4.7 ms for
+    a frame of 1080p H.264) and hold one more decoded frame each: where the cores have enough to do, one is best.
 
-    _frame: av.VideoFrame | None
-    pts_s: float
-    duration_s: float | None
-    rotation_deg: RotationDeg
-    stamped: bool
-    shown_s: float
-
-    def take_picture(self) -> VideoPicture:
-        """The pixels, once: a generator that is suspended holds on to what it gave last, and a picture is megabytes."""
-        frame, self._frame = self._frame, None
-        if frame is None:
-            raise RuntimeError("the picture was taken before")
-        return VideoPicture(frame, self.rotation_deg)
-
-
-def auto_decode_threads() -> int:
-    """How many threads decode one file where nothing is set: half of the cores, 1 to 4.
-
-    More threads than one are faster for one file alone, but cost CPU time (5.4 against 4.7 ms for a frame of 1080p
-    H.264) and hold one more decoded frame each: on a small machine, whose cores run the model, one is best.
+    Args:
+        files: how many are played at once.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(4, cores // 2))
+    return max(1, min(4, cores // 2 // max(1, files)))
+
+
+class Foresight(Protocol):
+    """Knows which frames will be wanted. Made by the source, used by its thread."""
+
+    def restart(self) -> None:
+        """The file is read from another place: forget what was asked about it."""
+        ...
+
+    def wants(self, pts_s: float) -> bool:
+        """Whether the frame of this time, in seconds since the start of the stream, will be wanted; called once for
+        each, in the order of display, until something is not as expected."""
+        ...
 
 
 class VideoFile:
@@ -71,18 +58,34 @@ class VideoFile:
 
     Args:
         path: a regular file.
-        threads: how many threads decode.
-        max_pixels: pictures with more pixels than this are refused by the decoder, before it takes memory for them.
+        decoding: how its pictures are decoded.
+        fell_back: told when the wished device cannot be had, or fails.
+        foresight: which frames will be wanted: the others may come as `SkippedFrame`; None: all.
 
     Raises:
         FatalError: NOT_FOUND, CORRUPT or CODEC_UNSUPPORTED, with one line that names the file.
     """
 
-    def __init__(self, path: str, *, threads: int, max_pixels: int) -> None:
+    def __init__(
+        self, path: str, decoding: Decoding, fell_back: FellBack = unheard, foresight: Foresight | None = None
+    ) -> None:
         self.path = path
-        self._threads = threads
-        self._max_pixels = max_pixels
+        self._decoding = decoding
+        self._fell_back = fell_back
+        self._foresight = foresight
         self._open()
+
+    @property
+    def details(self) -> dict[str, str | int | float]:
+        """Codec, decoder, size and rate, as its header says."""
+        context = self._stream.codec_context
+        return {
+            "codec": context.name,
+            "decoder": self._decoder.device,
+            "width": context.width,
+            "height": context.height,
+            "fps": round(self.fps, 2),
+        }
 
     @property
     def fps(self) -> float:
@@ -106,7 +109,7 @@ class VideoFile:
         tag = _MATROSKA_DURATION.fullmatch(self._stream.metadata.get("DURATION", ""))
         return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3]) if tag else None
 
-    def decoded(self, stop: threading.Event, start_s: float = 0.0) -> Generator[DecodedFrame | FailedFrame]:
+    def decoded(self, stop: threading.Event, start_s: float = 0.0) -> Generator[Item]:
         """The frames from `start_s` on, in the order of display, and a `FailedFrame` for each that cannot be decoded.
 
         Ends at the end of the file, or within one packet once `stop` is set. May be called once.
@@ -132,14 +135,18 @@ class VideoFile:
 
     def close(self) -> None:
         """Close the file; frames that were handed out stay good."""
+        self._decoder.close()
         self._container.close()
 
     def _open(self) -> None:
-        self._container, self._stream = open_video(self.path, self._max_pixels)
-        context = self._stream.codec_context
-        context.options = {"max_pixels": str(self._max_pixels)}
-        context.thread_count = self._threads
-        context.thread_type = ThreadType.AUTO if self._threads > 1 else ThreadType.NONE
+        self._container, self._stream = open_video(self.path, self._decoding.max_pixels)
+        try:
+            self._decoder = Decoder(self._stream, self._decoding, self._fell_back, turned=True)
+        except BaseException:
+            self._container.close()
+            raise
+        if self._decoder.device == CPU:  # what could not be had is not asked for again
+            self._decoding = replace(self._decoding, wish=CPU)
         start, time_base = self._stream.start_time, self._stream.time_base
         self._start_s = None if start is None or time_base is None else float(start * time_base)
 
@@ -151,78 +158,46 @@ class VideoFile:
             self._container.seek(int((position_s + (self._start_s or 0.0)) / float(time_base)), stream=self._stream)
         except MEDIA_ERRORS:
             return False
+        self._decoder.context.flush_buffers()  # the container does so with its own decoder only
         return True
 
-    def _until_the_end(
-        self, stop: threading.Event, *, from_start: bool = False
-    ) -> Generator[DecodedFrame | FailedFrame]:
-        """From the current position to the end; makes good what frame threading swallows there."""
-        clock = _FrameTimes(self._start_s, self.fps)
-        packets, frames, failures, failures_since_frame = 0, 0, 0, 0
-        for item in self._packetwise(stop):
-            if item is None:
-                packets += 1
-            elif isinstance(item, FailedFrame):
-                failures += 1
-                failures_since_frame += 1
-                if failures_since_frame >= _MAX_FAILURES_IN_A_ROW:
-                    raise FatalError(
-                        f"{self.path}: {failures_since_frame} packets in a row could not be decoded",
-                        code=SourceErrorCode.CORRUPT,
-                    )
-                yield item
-            else:
-                frames += 1
-                failures_since_frame = 0
-                concealed = item.is_corrupt
-                placed, item = clock.place(item), None  # noqa: PLW2901  (let go of, see `take_picture`)
-                # The decoder raises nothing for these: it makes up what it could not read. That is not the camera's.
-                yield FailedFrame(f"{self.path}: damaged at {placed.pts_s:.2f} s") if concealed else placed
+    def _until_the_end(self, stop: threading.Event, *, from_start: bool = False) -> Generator[Item]:
+        """From the current position to the end; makes good what frame threading swallows there, or a device loses."""
+        times = FrameTimes(self._start_s, self.fps)
+        reading = Reading(
+            self.path, self._container, self._stream, self._decoder, times=times, lookahead=self._lookahead()
+        )
+        try:
+            yield from reading.items(stop)
+        except HardwareLostError as lost:
+            self._decoder.use_cpu(str(lost))
+            yield from self._again(stop, times.last_pts_s, reading.failures_since_frame, self._decoding.threads)
+            return
         if stop.is_set():
             return
-        if self._threads > 1 and packets > frames + failures:
-            yield from self._tail(stop, clock.last_pts_s, failures_since_frame)
-        elif failures == 0 and (missing := self._missing(clock.end_s, frames if from_start else None)):
+        if self._decoding.threads > 1 and reading.is_short:
+            yield from self._again(stop, times.last_pts_s, reading.failures_since_frame, 1)
+        elif reading.failures == 0 and (missing := self._missing(times.end_s, reading.frames if from_start else None)):
             yield missing
 
-    def _packetwise(self, stop: threading.Event) -> Iterator[av.VideoFrame | FailedFrame | None]:
-        """None for every packet, then its frames or its failure; at the end the frames that the decoder held back."""
-        read_failures = 0
-        while read_failures < _MAX_READ_FAILURES_IN_A_ROW:
-            packets = self._container.demux(self._stream)
-            try:
-                for packet in packets:
-                    read_failures = 0
-                    if stop.is_set():
-                        return
-                    if packet.size:
-                        yield None
-                    at = "" if packet.pts is None else f" at time stamp {packet.pts}"
-                    try:
-                        frames = packet.decode()
-                    except MEDIA_ERRORS as error:
-                        yield FailedFrame(f"{self.path}: a frame{at} cannot be decoded: {reason(error)}")
-                        continue
-                    del packet  # it holds memory for as long as the next one takes
-                    while frames:
-                        yield frames.pop(0)
-            except MEDIA_ERRORS as error:  # raised by the demuxer, which can go on behind the bad place
-                read_failures += 1
-                yield FailedFrame(f"{self.path}: the file is damaged: {reason(error)}")
-            else:
-                return
-        with contextlib.suppress(*MEDIA_ERRORS):  # the demuxer gave up before it told the decoder that this is the end
-            yield from self._stream.codec_context.decode(None)
+    def _lookahead(self) -> Lookahead | None:
+        foresight, start_s, base = self._foresight, self._start_s, self._stream.time_base
+        rules = rules_of(self._stream)
+        if foresight is None or rules is None or start_s is None or base is None:
+            return None
+        foresight.restart()
+        return Lookahead(rules, lambda pts: foresight.wants(float(pts * base) - start_s))
 
-    def _tail(
-        self, stop: threading.Event, last_pts_s: float | None, counted_failures: int
-    ) -> Iterator[DecodedFrame | FailedFrame]:
-        """What comes after the last frame, decoded once more by a single thread.
+    def _again(
+        self, stop: threading.Event, last_pts_s: float | None, counted_failures: int, threads: int
+    ) -> Iterator[Item]:
+        """What comes after the last frame, decoded once more by the CPU.
 
         With frame threads an error in the last packets is reported only when the decoder is drained. PyAV then stops
         draining: good frames behind the error are lost, and the error itself too if a frame came before it.
         """
-        with contextlib.closing(VideoFile(self.path, threads=1, max_pixels=self._max_pixels)) as again:
+        decoding = replace(self._decoding, wish=CPU, threads=threads)
+        with contextlib.closing(VideoFile(self.path, decoding)) as again:
             for item in again.decoded(stop, start_s=last_pts_s or 0.0):
                 if isinstance(item, FailedFrame):
                     counted_failures -= 1
@@ -250,39 +225,9 @@ class VideoFile:
         )
 
 
-class _FrameTimes:
-    """Gives every frame its time: the container's, else counted on from the frame before."""
-
-    def __init__(self, start_s: float | None, fps: float) -> None:
-        self._start_s = start_s
-        self._interval_s = 1 / fps
-        self.last_pts_s: float | None = None
-        self.end_s = 0.0
-
-    def place(self, frame: av.VideoFrame) -> DecodedFrame:
-        time_base = frame.time_base
-        duration_s = float(frame.duration * time_base) if frame.duration and time_base else None
-        pts_s, stamped = self.end_s, False
-        if frame.pts is not None and time_base is not None:
-            stamp_s, stamped = float(frame.pts * time_base), True
-            if self._start_s is None:
-                self._start_s = stamp_s - self.end_s
-            pts_s = stamp_s - self._start_s
-        self.last_pts_s = pts_s
-        shown_s = duration_s or self._interval_s
-        self.end_s = pts_s + shown_s
-        return DecodedFrame(frame, pts_s, duration_s, clockwise(frame.rotation), stamped, shown_s)
-
-
-def _starting_at(start_s: float, items: Iterable[DecodedFrame | FailedFrame]) -> Iterator[DecodedFrame | FailedFrame]:
+def _starting_at(start_s: float, items: Iterable[Item]) -> Iterator[Item]:
     started = start_s <= 0
     for item in items:
-        started = started or (isinstance(item, DecodedFrame) and item.pts_s >= start_s - TIME_TOLERANCE_S)
+        started = started or (not isinstance(item, FailedFrame) and item.pts_s >= start_s - TIME_TOLERANCE_S)
         if started:
             yield item
-
-
-def clockwise(counter_clockwise_deg: int) -> RotationDeg:
-    """What FFmpeg counts against the clock, as `VideoPicture` wants it."""
-    turns: tuple[RotationDeg, ...] = (0, 90, 180, 270)
-    return turns[round(-counter_clockwise_deg / 90) % 4]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from pipeline.contracts.component import Context
 from pipeline.contracts.frame import FailedFrame, Frame
 from pipeline.contracts.secret import SecretUrl
+from sources._decoding import Decoding
 from sources._live_clock import StreamClock
 from sources._live_tls import Tls
 
@@ -31,8 +32,7 @@ class Plan:
         open_timeout_s: for connecting, asking and seeing the first data.
         first_frame_timeout_s: from there to the first picture.
         stall_timeout_s: from one picture to the next.
-        decode_threads: how many threads decode.
-        max_pixels: larger pictures are refused by the decoder.
+        decoding: how its pictures are decoded.
         on_corrupt: what becomes of a frame whose damage was concealed.
         max_fps: how many frames a second are wanted, where not all of them need to be decoded.
     """
@@ -43,8 +43,7 @@ class Plan:
     open_timeout_s: float
     first_frame_timeout_s: float
     stall_timeout_s: float
-    decode_threads: int
-    max_pixels: int
+    decoding: Decoding
     on_corrupt: Literal["flag", "skip"]
     max_fps: float | None = None
     demuxer: str | None = None
@@ -76,7 +75,7 @@ class LiveSource:
         self._details: Mapping[str, str | int | float] = {"transport": plan.transport}
 
     def details(self) -> Mapping[str, str | int | float]:
-        """Codec, transport, size and rate, as far as they are known."""
+        """Codec, decoder, transport, size and rate, as far as they are known."""
         return self._details
 
     def frames(self, stop: threading.Event) -> Iterator[Frame | FailedFrame]:
@@ -91,7 +90,7 @@ class LiveSource:
             return
         plan = self._plan.with_sound() if self._ring.wants_audio else self._plan
         with (
-            closing(Connection(plan, self._ctx.clock, self._ring)) as connection,
+            closing(Connection(plan, self._ctx.clock, self._ring, self._ctx.fell_back)) as connection,
             closing(connection.items(stop)) as items,
         ):
             self._times.begin_connection(connection.interval_s)

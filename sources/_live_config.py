@@ -8,6 +8,7 @@ from pydantic import Field
 
 from pipeline.contracts.secret import Secret, SecretUrl
 from pipeline.contracts.source import LiveSourceConfig
+from sources._decoding import DecodeWish, Decoding, LoopFilterWish
 from sources._live import Plan
 from sources._live_tls import Tls
 
@@ -19,6 +20,8 @@ class DecodedLiveConfig(LiveSourceConfig, ABC):
     first_frame_timeout_s: float = Field(
         default=10.0, gt=0, le=600, description="no picture for so long after connecting is a failure: TIMEOUT"
     )
+    decode: DecodeWish = "auto"
+    loop_filter: LoopFilterWish = "all"
     decode_threads: int = Field(
         default=1, ge=1, le=64, description="threads that decode; more than one help only where pictures are sliced"
     )
@@ -45,8 +48,13 @@ class DecodedLiveConfig(LiveSourceConfig, ABC):
             open_timeout_s=self.open_timeout_s,
             first_frame_timeout_s=self.first_frame_timeout_s,
             stall_timeout_s=self.stall_timeout_s,
-            decode_threads=self.decode_threads,
-            max_pixels=self.max_pixels,
+            decoding=Decoding(
+                wish=self.decode,
+                threads=self.decode_threads,
+                max_pixels=self.max_pixels,
+                loop_filter=self.loop_filter,
+                low_delay=True,
+            ),
             on_corrupt=self.on_corrupt,
             # Every n-th frame can only be told where all of them are decoded.
             max_fps=self.max_fps if self.stride == 1 else None,

@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import av
-from av.codec.context import Flags, ThreadType
 from av.container import InputContainer
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
 from pipeline.contracts.clock import Clock
 from pipeline.contracts.errors import SourceErrorCode, TransientError
-from pipeline.contracts.frame import FailedFrame
+from pipeline.contracts.frame import FailedFrame, Picture
 from pipeline.contracts.packets import PacketRing
 from pipeline.contracts.secret import SecretUrl
-from pipeline.models.picture import RotationDeg, VideoPicture
-from sources._decode import clockwise
+from sources._decoder import Decoder, FellBack, HardwareLostError, unheard
 from sources._live import Plan
 from sources._live_errors import as_error, closed, no_picture
 from sources._live_pace import Pace, Rate
@@ -49,17 +47,16 @@ class LiveFrame:
     raw_s: float | None
     camera_s: float | None
     at_s: float
-    rotation_deg: RotationDeg
     corrupt: bool
     decode_s: float
-    _frame: VideoFrame | None = field(repr=False)
+    _picture: Picture | None = field(repr=False)
 
-    def take_picture(self) -> VideoPicture:
+    def take_picture(self) -> Picture:
         """The pixels, once: a generator that is suspended must not hold on to what it gave last."""
-        frame, self._frame = self._frame, None
-        if frame is None:
+        picture, self._picture = self._picture, None
+        if picture is None:
             raise RuntimeError("the picture was taken before")
-        return VideoPicture(frame, self.rotation_deg)
+        return picture
 
 
 class Connection:
@@ -72,18 +69,18 @@ class Connection:
         TransientError: it cannot be opened, and why.
     """
 
-    def __init__(self, plan: Plan, clock: Clock, ring: PacketRing) -> None:
+    def __init__(self, plan: Plan, clock: Clock, ring: PacketRing, fell_back: FellBack = unheard) -> None:
         self._plan = plan
         self._clock = clock
         self._container = _open(plan, clock)
         try:
             self._stream = _video_stream(self._container, plan.shown)
+            self._decoder = Decoder(self._stream, plan.decoding, fell_back)
         except BaseException:
             self._container.close()
             raise
         self._streams = [self._stream, *(self._container.streams.audio[:1] if ring.wants_audio else ())]
         self._tap = Tap(ring, self._streams, stamped=self._container.format.name not in _WITHOUT_TIME_STAMPS)
-        self._set_decoder_up()
         self._skipping = Skipping(plan.max_fps, plan.stall_timeout_s / 2)
         self._camera_minus_raw_s: float | None = None
         self._good_start = False  # what comes before the first whole picture is in part made up
@@ -106,6 +103,7 @@ class Connection:
     def close(self) -> None:
         """Close it; frames that were handed out stay good."""
         self._tap.close()
+        self._decoder.close()
         self._container.close()
 
     def items(self, stop: threading.Event) -> Generator[LiveFrame | FailedFrame]:
@@ -154,20 +152,24 @@ class Connection:
             raise failure
 
     def _decoded(self, packet: "Packet[VideoStream]") -> Iterator[LiveFrame | FailedFrame]:
-        context = self._stream.codec_context
+        decoder = self._decoder
         alone = self._skipping.mode is Decode.KEYFRAMES and packet.size > 0
         began_s = self._clock.monotonic()
         try:
-            frames = packet.decode()
+            frames = decoder.decode(packet, only_reference=self._skipping.mode is Decode.REFERENCES)
             if alone:  # without its followers a decoder that reorders would hold it back
-                frames += context.decode(None)
+                frames += decoder.drain()
+        except HardwareLostError as error:
+            self._use_cpu(str(error))
+            yield FailedFrame(f"{self._plan.shown}: a frame cannot be decoded: {error}")
+            return
         except MEDIA_ERRORS as error:
             if self._good_start:
                 yield FailedFrame(f"{self._plan.shown}: a frame cannot be decoded: {reason(error)}")
             return
         finally:
             if alone:
-                context.flush_buffers()
+                decoder.context.flush_buffers()
         decode_s = self._clock.monotonic() - began_s
         while frames:
             if (item := self._frame(frames.pop(0), decode_s)) is not None:
@@ -185,10 +187,7 @@ class Connection:
         self._packets_since_frame = 0
         self._last_frame_at_s = now_s
         raw_s = self._seconds(frame.pts)
-        mode = self._skipping.mode
         self._skipping.decoded(raw_s if self._stamped else now_s, frame.pict_type == PictureType.B)
-        if self._skipping.mode is not mode:
-            self._set_skipping()
         if (frame.width, frame.height) != (self.details["width"], self.details["height"]):
             self.details = self._describe(frame.width, frame.height)
         if corrupt and self._plan.on_corrupt == "skip":
@@ -196,28 +195,22 @@ class Connection:
         camera_s = None
         if raw_s is not None and self._camera_minus_raw_s is not None:
             camera_s = raw_s + self._camera_minus_raw_s
-        return LiveFrame(raw_s, camera_s, now_s, clockwise(frame.rotation), corrupt, decode_s, frame)
+        if self._decoder.device != self.details["decoder"]:
+            self.details = {**self.details, "decoder": self._decoder.device}
+        return LiveFrame(raw_s, camera_s, now_s, corrupt, decode_s, self._decoder.picture(frame))
+
+    def _use_cpu(self, why: str) -> None:
+        """It begins like a new connection: what comes before the next keyframe builds on what it never saw."""
+        self._decoder.use_cpu(why)
+        self._good_start = False
+        self.details = {**self.details, "decoder": self._decoder.device}
 
     def _wants(self, packet: "Packet[VideoStream]", at_s: float | None) -> bool:
         before = self._skipping.mode
         wanted = self._skipping.wants(at_s, packet.is_keyframe)
-        if self._skipping.mode is not before:
-            if Decode.KEYFRAMES in (before, self._skipping.mode):
-                self._stream.codec_context.flush_buffers()
-            self._set_skipping()
+        if self._skipping.mode is not before and Decode.KEYFRAMES in (before, self._skipping.mode):
+            self._decoder.context.flush_buffers()
         return wanted
-
-    def _set_skipping(self) -> None:
-        leaves_out = self._skipping.mode is Decode.REFERENCES
-        self._stream.codec_context.skip_frame = "NONREF" if leaves_out else "DEFAULT"
-
-    def _set_decoder_up(self) -> None:
-        context = self._stream.codec_context
-        context.options = {"max_pixels": str(self._plan.max_pixels)}
-        # Frame threads hold back one frame for each thread; slices and a single thread hold back none.
-        context.thread_count = self._plan.decode_threads
-        context.thread_type = ThreadType.SLICE if self._plan.decode_threads > 1 else ThreadType.NONE
-        context.flags |= Flags.low_delay
 
     def _note_camera_time(self, packet: "Packet[VideoStream]", raw_s: float | None) -> None:
         # The difference to the time stamp holds until the next sender report, however frames are reordered.
@@ -244,6 +237,7 @@ class Connection:
     def _describe(self, width: int, height: int) -> Mapping[str, str | int | float]:
         return {
             "codec": self._stream.codec_context.name,
+            "decoder": self._decoder.device,
             "transport": self._plan.transport,
             "width": width,
             "height": height,
@@ -261,7 +255,7 @@ def _open(plan: Plan, clock: Clock) -> InputContainer:
         return av.open(
             str(plan.address) if isinstance(plan.address, Path) else plan.address.reveal(),
             format=plan.demuxer,
-            options={"max_pixels": str(plan.max_pixels), **plan.options},
+            options={"max_pixels": str(plan.decoding.max_pixels), **plan.options},
             timeout=(limit_s, read_s),
             metadata_errors="ignore",
         )

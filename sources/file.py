@@ -2,21 +2,30 @@
 
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from weakref import WeakSet
 
 from pydantic import Field, model_validator
 
 from pipeline.contracts.component import Context
 from pipeline.contracts.errors import ConfigError, FatalError, SourceErrorCode
 from pipeline.contracts.frame import FailedFrame, Frame
+from pipeline.contracts.sampling import Sampling
 from pipeline.contracts.source import SourceConfig
+from sources._decoding import DecodeWish, Decoding, LoopFilterWish
+from sources._file_timeline import TIME_TOLERANCE_S, Foresight, Timeline, Window
 from sources._listing import PathList, check_there, expand
 
 if TYPE_CHECKING:
-    from sources._decode import DecodedFrame, VideoFile
+    from sources._decode import VideoFile
+    from sources._file_frames import DecodedFrame
+    from sources._file_reading import Item
+
+_playing: "WeakSet[FileSource]" = WeakSet()
+"""At module level because the cores are the process's: the more files are played, the fewer threads each gets."""
 
 
 class FileSourceConfig(SourceConfig):
@@ -40,7 +49,11 @@ class FileSourceConfig(SourceConfig):
     loop: bool | Annotated[int, Field(ge=1)] = Field(
         default=False, description="true: again and again; a number: play it that many times"
     )
-    decode_threads: int = Field(default=0, ge=0, le=64, description="threads that decode one file; 0: by the machine")
+    decode: DecodeWish = "auto"
+    loop_filter: LoopFilterWish = "all"
+    decode_threads: int = Field(
+        default=0, ge=0, le=64, description="threads that decode one file; 0: by cores and files"
+    )
     max_pixels: int = Field(default=100_000_000, ge=1, description="refuse pictures with more pixels than this")
 
     @model_validator(mode="before")
@@ -99,12 +112,19 @@ class FileSource:
         self._ctx = ctx
         self._seq = 0
         self._expected_frames: int | None = None
+        self._skipped = 0
         self._warned = False
+        self._details: Mapping[str, str | int | float] = {}
+        _playing.add(self)
 
     @property
     def expected_frames(self) -> int | None:
         """Frames in all, by the header of the file; None for several files, endless loops and before it is open."""
-        return self._expected_frames
+        return None if self._expected_frames is None else self._expected_frames - self._skipped
+
+    def details(self) -> Mapping[str, str | int | float]:
+        """Codec, decoder, size and rate of the file that is played."""
+        return self._details
 
     def frames(self, stop: threading.Event) -> Iterator[Frame | FailedFrame]:
         """Every frame of every file. See `Source`.
@@ -112,10 +132,19 @@ class FileSource:
         Raises:
             FatalError: the file (of several: each of them) cannot be read.
         """
+        try:
+            yield from self._rounds(stop)
+        finally:
+            _playing.discard(self)
+
+    def _rounds(self, stop: threading.Event) -> Iterator[Frame | FailedFrame]:
         files = expand(self._config.path)
         if not files:
             raise FatalError(f"no file matches {', '.join(self._config.path)}", code=SourceErrorCode.NOT_FOUND)
         timeline = Timeline(self._ctx, stop, realtime=self._config.pace == "realtime")
+        config = self._config
+        samples = config.stride > 1 or config.max_fps is not None
+        foresight = Foresight(config, Sampling(config.stride, config.max_fps), timeline) if samples else None
         loop, rounds = self._config.loop, 0
         while (loop is True or rounds < int(loop or 1)) and not stop.is_set():
             rounds += 1
@@ -123,7 +152,7 @@ class FileSource:
             failure: FatalError | None = None
             for path in files:
                 try:
-                    yield from self._play(path, len(files) == 1, timeline, stop)
+                    yield from self._play(path, len(files) == 1, timeline, foresight, stop)
                 except FatalError as error:
                     failure = error
                     if len(files) > 1:
@@ -134,51 +163,69 @@ class FileSource:
                 return
 
     def _play(
-        self, path: str, alone: bool, timeline: "Timeline", stop: threading.Event
+        self, path: str, alone: bool, timeline: Timeline, foresight: Foresight | None, stop: threading.Event
     ) -> Iterator[Frame | FailedFrame]:
         from sources._decode import VideoFile, auto_decode_threads
+        from sources._file_frames import SkippedFrame
 
         if stop.is_set():
             return
         config = self._config
         frames = failures = 0
-        threads = config.decode_threads or auto_decode_threads()
+        decoding = Decoding(
+            wish=config.decode,
+            threads=config.decode_threads or auto_decode_threads(len(_playing)),
+            max_pixels=config.max_pixels,
+            loop_filter=config.loop_filter,
+        )
         with (
-            closing(VideoFile(path, threads=threads, max_pixels=config.max_pixels)) as video,
+            closing(VideoFile(path, decoding, self._ctx.fell_back, foresight)) as video,
             closing(video.decoded(stop, config.start_s)) as items,
         ):
             if alone and config.loop is not True:
                 self._expected_frames = _expected(config, video)
+            self._details = video.details
             timeline.begin_file()
-            for item in _window(config, items):
+            if foresight is not None:
+                foresight.begin_file(self._seq)
+            for item in _inside(config, items):
                 if isinstance(item, FailedFrame):
                     failures += 1
                     yield item
                     continue
+                frames += 1
+                pts_s, seq = timeline.place(item), self._seq
+                self._seq += 1
+                if isinstance(item, SkippedFrame):
+                    self._skipped += 1
+                    continue
                 if not item.stamped:
                     self._warn_once(f"{path}: no time stamps in the file: counted at {video.fps:g} frames a second")
-                pts_s = timeline.place(item)
                 if not timeline.wait_until(pts_s):
                     return
-                frames += 1
-                yield Frame(
-                    source=self._ctx.name,
-                    seq=self._seq,
-                    pts_s=pts_s,
-                    captured_at=timeline.started_at + pts_s,
-                    time_source="pts",
-                    picture=item.take_picture(),
-                    decoded_at=self._ctx.clock.monotonic(),
-                    path=path,
-                    duration_s=item.duration_s,
-                    file_pts_s=item.pts_s,
-                )
-                self._seq += 1
+                if foresight is not None:
+                    foresight.gave(seq, pts_s)
+                yield self._frame(item, seq, pts_s, timeline.started_at, path)
+            self._details = video.details
         if frames or stop.is_set():
             return
         if failures or not (config.start_s or config.start_frame):
             raise FatalError(f"{path}: no frame in the file could be decoded", code=SourceErrorCode.CORRUPT)
         self._warn_once(f"{path}: the file ends before the start of the window: no frames")
+
+    def _frame(self, item: "DecodedFrame", seq: int, pts_s: float, started_at: float, path: str) -> Frame:
+        return Frame(
+            source=self._ctx.name,
+            seq=seq,
+            pts_s=pts_s,
+            captured_at=started_at + pts_s,
+            time_source="pts",
+            picture=item.take_picture(),
+            decoded_at=self._ctx.clock.monotonic(),
+            path=path,
+            duration_s=item.duration_s,
+            file_pts_s=item.pts_s,
+        )
 
     def _warn_once(self, message: str) -> None:
         if not self._warned:
@@ -186,71 +233,25 @@ class FileSource:
         self._warned = True
 
 
-class Timeline:
-    """The time stamps of several files, and of several rounds, on one line; keeps pace with it if wanted."""
-
-    def __init__(self, ctx: Context, stop: threading.Event, *, realtime: bool) -> None:
-        self.started_at = ctx.clock.wall()
-        self._clock = ctx.clock
-        self._stop = stop
-        self._realtime = realtime
-        self._pts_s_at_zero: float | None = None  # monotonic seconds at which pts_s = 0 is due
-        self._offset_s: float | None = 0.0  # None: the next frame settles it
-        self._end_s: float | None = None
-
-    def begin_file(self) -> None:
-        """What comes now goes on where the file before it ended."""
-        self._offset_s = 0.0 if self._end_s is None else None
-
-    def place(self, frame: "DecodedFrame") -> float:
-        """Seconds on the common line."""
-        if self._offset_s is None:
-            self._offset_s = (self._end_s or 0.0) - frame.pts_s
-        pts_s = frame.pts_s + self._offset_s
-        self._end_s = max(self._end_s or 0.0, pts_s + frame.shown_s)
-        return pts_s
-
-    def wait_until(self, pts_s: float) -> bool:
-        """Wait until it is time for `pts_s`, if in real time; False when stopped."""
-        if self._realtime:
-            now_s = self._clock.monotonic()
-            if self._pts_s_at_zero is None:
-                self._pts_s_at_zero = now_s - pts_s
-            wait_s = self._pts_s_at_zero + pts_s - now_s
-            self._stop.wait(min(max(0.0, wait_s), threading.TIMEOUT_MAX))  # damaged time stamps know no bounds
-        return not self._stop.is_set()
-
-
-def _window(
-    config: FileSourceConfig, items: Iterator["DecodedFrame | FailedFrame"]
-) -> Iterator["DecodedFrame | FailedFrame"]:
-    """The items inside the window; decodes nothing beyond its end where that is known before."""
-    from sources._decode import TIME_TOLERANCE_S
-
-    index, taken, end_s = 0, 0, config.end_s
+def _inside(config: FileSourceConfig, items: Iterator["Item"]) -> Iterator["Item"]:
+    """The items inside of the window; decodes nothing behind it where that is known before."""
+    window = Window(config)
     for item in items:
         if isinstance(item, FailedFrame):
-            if index >= config.start_frame:
+            if window.has_begun:
                 yield item
             continue
-        index += 1
-        if index <= config.start_frame:
-            continue
-        if taken == 0 and config.duration_s is not None:
-            duration_end_s = item.pts_s + config.duration_s
-            end_s = duration_end_s if end_s is None else min(end_s, duration_end_s)
-        if end_s is not None and item.pts_s >= end_s - TIME_TOLERANCE_S:
+        where = window.place(item.pts_s)
+        if where == "behind":
             return
-        taken += 1
-        yield item
-        if taken == config.num_frames or index == config.end_frame:
+        if where == "inside":
+            yield item
+        if window.is_full:
             return
 
 
 def _expected(config: FileSourceConfig, video: "VideoFile") -> int | None:
     """Frames that the window of one file will give, by its header, times the rounds of the loop."""
-    from sources._decode import TIME_TOLERANCE_S
-
     if video.frame_count is None:
         return None
     first = max(config.start_frame, math.ceil(config.start_s * video.fps - TIME_TOLERANCE_S))

@@ -73,6 +73,7 @@ class RunContext:
     data_dir: Path
     loop: MainLoop
     events: Events
+    metrics: Metrics
     continues: bool = False
     rings: PacketRings = field(default_factory=PacketRings)
     calls: "set[concurrent.futures.Future[Any]]" = field(default_factory=set)
@@ -104,6 +105,7 @@ class RunContext:
 
     def fell_back(self, wanted: str, got: str, reason: str) -> None:
         """See `Context.fell_back`."""
+        self.metrics.device_fallback(self.kind, self.name, wanted, got).inc()
         self.events.fell_back(f"{self.kind} {self.name}", wanted, got, reason)
 
     def tell(self, state: str, detail: str, *, well: bool) -> None:

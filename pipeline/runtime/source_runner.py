@@ -155,9 +155,10 @@ class SourceRunner:
     def read(self) -> SourceReading:
         """The source at this moment, for metrics and status."""
         lane = self._port.lane if self._port is not None else None
+        decoder = self.details().get("decoder")
         return self._condition.read(
             queued=0 if lane is None else len(lane), queue_capacity=0 if lane is None else lane.limits.max_items
-        )
+        )._replace(decoder=None if decoder is None else str(decoder))
 
     def details(self) -> Mapping[str, str | int | float]:
         """What the source says of what it reads."""

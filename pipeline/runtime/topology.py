@@ -239,9 +239,9 @@ class Topology:
         return True
 
     def _context(self, kind: str, name: str, settings: Settings, *, continues: bool = False) -> RunContext:
-        events = self._surroundings.events
+        events, metrics = self._surroundings.events, self._surroundings.metrics
         rings = self._rings
-        return RunContext(kind, name, self.clock, settings.data_dir, self._loop, events, continues, rings)
+        return RunContext(kind, name, self.clock, settings.data_dir, self._loop, events, metrics, continues, rings)
 
     def _source_limits(self, settings: Settings, name: str) -> LaneLimits:
         config, source = settings.sources[name], self.sources[name].source

@@ -74,14 +74,19 @@ class ReadingsCollector(Collector):
             "By how much the camera's clock is behind ours, transport included.",
             labels=["source"],
         )
+        decoder = GaugeMetricFamily(
+            "penstock_source_decoder_info", "1 for what decodes the source.", labels=["source", "decoder"]
+        )
         for reading in self._readings.read_sources():
+            if reading.decoder is not None:
+                decoder.add_metric([reading.name, reading.decoder], 1)
             for each in ContentState:
                 content.add_metric([reading.name, each.value], reading.content is each)
             corrupt.add_metric([reading.name], reading.corrupt)
             jumps.add_metric([reading.name], reading.time_jumps)
             if reading.clock_offset_s is not None:
                 offset.add_metric([reading.name], reading.clock_offset_s)
-        yield from (content, corrupt, jumps, offset)
+        yield from (content, corrupt, jumps, offset, decoder)
 
     def _stuck_families(self) -> Iterator[Metric]:
         stuck = GaugeMetricFamily(

@@ -155,9 +155,9 @@ class Events(SourceEvents):
         self._limited_of(component, INFO if well else WARNING, "component_state", message, state, state=state)
 
     def fell_back(self, component: str, wanted: str, got: str, reason: str) -> None:
-        """A device could not be had, and another is used in its place (`Context.fell_back`)."""
+        """A device could not be had, and another is used in its place (`Context.fell_back`): a camera may flap."""
         message = f"{component}: {got} in place of {wanted}: {reason}"
-        self._say(WARNING, "fell_back", message, wanted=wanted, got=got, **naming(component))
+        self._limited_of(component, WARNING, "fell_back", message, f"{got} for {wanted}", wanted=wanted, got=got)
 
     # The process
 

@@ -3,11 +3,14 @@
 Everything hangs on a registry of its own, made for one run: two pipelines in one process do not share a number.
 """
 
+from collections.abc import Callable, Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
 from pipeline.contracts.result import Detections
 from pipeline.telemetry.collector import ReadingsCollector
+from pipeline.telemetry.device_families import Copies, DeviceCollector
 from pipeline.telemetry.readings import Readings
 from pipeline.telemetry.scene_families import DWELL_BUCKETS_S, Dwell
 
@@ -58,6 +61,12 @@ class Metrics:
             "penstock_backend_fallback_frames",
             "Frames of a backend that its fallback inferred.",
             ("backend",),
+            registry=self._registry,
+        )
+        self._device_fallbacks = Counter(
+            "penstock_device_fallbacks",
+            "How often a component went on with another device than the one it wanted.",
+            ("source", "backend", "sink", "wanted", "got"),
             registry=self._registry,
         )
         self._reconnects = Counter(
@@ -117,6 +126,10 @@ class Metrics:
         """Let every scrape read the counts from here; called once, when the pipeline is built."""
         self._registry.register(ReadingsCollector(readings))
 
+    def read_devices(self, read: Callable[[], Mapping[str, Copies]]) -> None:
+        """Let every scrape read what was copied from and to GPUs here; called once, by the app."""
+        self._registry.register(DeviceCollector(read))
+
     def forget(self, *, source: str = "", backend: str = "", sink: str = "") -> None:
         """Remove the series of a component that is no more."""
         label, value = next(pair for pair in (("source", source), ("backend", backend), ("sink", sink)) if pair[1])
@@ -126,6 +139,7 @@ class Metrics:
             self._batch_frames,
             self._requests,
             self._lent,
+            self._device_fallbacks,
             self._reconnects,
             self._detections,
             self._held_back,
@@ -168,6 +182,11 @@ class Metrics:
     def fallback_frames(self, backend: str) -> Counter:
         """The counter of a backend's frames that another one inferred."""
         return self._lent.labels(backend)
+
+    def device_fallback(self, kind: str, name: str, wanted: str, got: str) -> Counter:
+        """The counter of one component ("source", "backend" or "sink") and what it took in place of what."""
+        who = (name if kind == each else "" for each in ("source", "backend", "sink"))
+        return self._device_fallbacks.labels(*who, wanted, got)
 
     def reconnects(self, source: str, code: str) -> Counter:
         """The counter of one reason for reconnecting."""

@@ -173,7 +173,7 @@ class Rig:
         loop.attach()
         events, metrics = Events(clock), Metrics("bench")
         surroundings = Surroundings(events, metrics, clock, lambda: None)
-        context = RunContext("sink", "hook", clock, folder, loop, events)
+        context = RunContext("sink", "hook", clock, folder, loop, events, metrics)
         config = WebhookSinkConfig.model_validate(
             {
                 "url": f"http://127.0.0.1:{port}/hook",

@@ -35,7 +35,9 @@ from pipeline.contracts.frame import Frame, Size
 from pipeline.contracts.source import Counted
 from pipeline.testing import MovableClock, PluginContext
 from sources._decode import VideoFile
-from sources.file import FileSourceConfig, Timeline
+from sources._decoding import Decoding
+from sources._file_timeline import Timeline
+from sources.file import FileSourceConfig
 
 B_FRAMES = {"bf": "2", "g": "6"}
 
@@ -248,7 +250,7 @@ def test_a_stop_ends_the_frames_at_once(tmp_path: Path) -> None:
 
 def test_a_stop_ends_frames_that_nobody_wants(tmp_path: Path) -> None:
     stop = threading.Event()
-    with closing(VideoFile(str(numbered_video(tmp_path / "a.mp4")), threads=1, max_pixels=10_000)) as video_file:
+    with closing(VideoFile(str(numbered_video(tmp_path / "a.mp4")), Decoding("cpu", 1, 10_000))) as video_file:
         frames = video_file.decoded(stop)
         next(frames)
         stop.set()

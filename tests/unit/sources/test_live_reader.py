@@ -10,6 +10,7 @@ from media import moving, video
 from pipeline.contracts.clock import SystemClock
 from pipeline.contracts.errors import SourceErrorCode, TransientError
 from pipeline.contracts.packets import PacketRing
+from sources._decoding import Decoding
 from sources._live import Plan
 from sources._live_reader import Connection, LiveFrame
 
@@ -36,8 +37,7 @@ def plan(path: Path, max_fps: float | None = None) -> Plan:
         open_timeout_s=5,
         first_frame_timeout_s=5,
         stall_timeout_s=5,
-        decode_threads=1,
-        max_pixels=10**8,
+        decoding=Decoding("cpu", 1, 10**8, low_delay=True),
         on_corrupt="flag",
         max_fps=max_fps,
     )
@@ -99,4 +99,4 @@ def test_a_picture_can_be_taken_once(tmp_path: Path) -> None:
 def test_a_picture_that_is_too_large_is_refused_by_the_decoder(tmp_path: Path) -> None:
     path = video(tmp_path / "clip.mkv", [moving(0, 320, 240)])
     assert len(frames(plan(path))) == 1
-    assert frames(replace(plan(path), max_pixels=1000)) == []
+    assert frames(replace(plan(path), decoding=Decoding("cpu", 1, 1000, low_delay=True))) == []

@@ -1,3 +1,5 @@
+from typing import NamedTuple
+
 from pipeline.telemetry.metrics import MAX_CLASSES, Metrics
 from pipeline.testing import detections
 
@@ -21,3 +23,18 @@ def test_a_scrape_speaks_openmetrics_when_it_is_asked_to() -> None:
     assert content_type.startswith("application/openmetrics-text")
     assert body.endswith(b"# EOF\n")
     assert Metrics("test").exposition()[1].startswith("text/plain")
+
+
+def test_bytes_copied_from_and_to_each_gpu_are_read_at_the_scrape() -> None:
+    class Copies(NamedTuple):
+        to_device: int
+        to_host: int
+
+    metrics = Metrics("test")
+    copied: dict[str, Copies] = {}
+    metrics.read_devices(lambda: copied)
+    assert "penstock_device_copy_bytes_total{" not in metrics.exposition()[0].decode()
+    copied["cuda:1"] = Copies(5, 7)
+    text = metrics.exposition()[0].decode()
+    assert 'penstock_device_copy_bytes_total{device="cuda:1",direction="to_device"} 5.0' in text
+    assert 'penstock_device_copy_bytes_total{device="cuda:1",direction="to_host"} 7.0' in text
