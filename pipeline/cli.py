@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.benching.command import bench
 from pipeline.contracts.errors import ConfigError
 from pipeline.looking import doctor, generate, inspect_model, plugins, schema, top
+from pipeline.quantize.command import quantize
 from pipeline.spooled import spool
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ def cli() -> None:
     """
 
 
-for command in (doctor, generate, inspect_model, plugins, schema, spool, top):
+for command in (bench, doctor, generate, inspect_model, plugins, quantize, schema, spool, top):
     cli.add_command(command)
 
 

@@ -1,0 +1,1 @@
+"""`penstock bench`: what a configuration costs on this machine, what holds it up, and how many cameras fit."""

@@ -1,0 +1,331 @@
+"""One `penstock quantize` from beginning to end: calibrate, quantise, judge, and write only what was judged good."""
+
+import hashlib
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
+
+from pipeline.benching.machine import machine
+from pipeline.contracts.errors import ConfigError
+from pipeline.contracts.frame import Frame, Size
+from pipeline.contracts.paths import ConfigPath
+from pipeline.models.description import ModelDescription, ModelOptions, Shapes, describe
+from pipeline.models.families import FAMILIES
+from pipeline.models.letterbox import fitted
+from pipeline.models.onnx_file import read_onnx
+from pipeline.models.quantized import note
+from pipeline.models.reader import Reader
+from pipeline.quantize import graph
+from pipeline.quantize.calibration import Calibration
+from pipeline.quantize.judging import Accuracy, Seen, Speed, compared, opened, precision, race, seen_by
+from pipeline.quantize.labels import Labelled, read_labels
+from pipeline.quantize.pictures import EVERY, files_in, pictures_of
+from pipeline.quantize.ranges import Method, Range
+from pipeline.quantize.scoring import Boxes
+from pipeline.version import version
+
+RUNGS = (graph.Kept(2, 1), graph.Kept(4, 2), graph.Kept(12, 2), graph.Kept(20, 3))
+"""What is left float, less first; each is tried until one loses no more than half of what may be lost."""
+
+MAX_LOSS = {"AP": 0.02, "agreement": 0.05}
+"""What may be lost if nothing is said. Boxes that appear or vanish near a threshold cost agreement, and hardly AP."""
+
+HELD_BYTES = 256 * 2**20
+"""Held-out pictures are kept while they are judged: of large ones fewer."""
+
+RACERS = 8
+"""So many pictures are enough for the speed."""
+
+_EXTRAS = {"instance-segmentation": "masks", "keypoint-detection": "keypoints"}
+
+Say = Callable[[str], object]
+Again = Callable[[], Iterable[Frame]]
+"""The pictures that are judged on, from the first on, whenever asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is asked for.
+
+    Attributes:
+        model: the float model: a path, or `pkg:PACKAGE/path`.
+        pictures: videos, pictures, folders or patterns to calibrate on.
+        out: where the result goes; None: `NAME_int8.onnx` in the current folder.
+        method: how ranges are cut.
+        frames: pictures to calibrate on; half as many more are held out.
+        labels: COCO's JSON or a folder of YOLO's files, for AP.
+        max_loss: refuse to write what lost more, 0..1; None: `MAX_LOSS`.
+        accept_loss: write it anyway.
+        family: how the output is read.
+        input_size: side that a model with a dynamic input is fed.
+    """
+
+    model: str
+    pictures: tuple[str, ...]
+    out: Path | None = None
+    method: Method = "percentile"
+    frames: int = 64
+    labels: Path | None = None
+    max_loss: float | None = None
+    accept_loss: bool = False
+    family: str = "auto"
+    input_size: int | None = None
+
+
+class Outcome(NamedTuple):
+    """What became of it.
+
+    Attributes:
+        written: the quantised model; None where it lost too much.
+        accuracy: what it costs.
+        speed: what it wins.
+        kept: what stayed float.
+        bytes_before: size of the float model's file.
+        bytes_after: size of the quantised one.
+    """
+
+    written: Path | None
+    accuracy: Accuracy
+    speed: Speed
+    kept: graph.Kept
+    bytes_before: int
+    bytes_after: int
+
+
+class _Try(NamedTuple):
+    path: Path
+    kept: graph.Kept
+    accuracy: Accuracy
+
+
+def quantize(order: Order, say: Say) -> Outcome:
+    """Carry out the order, telling lines as things become known.
+
+    Raises:
+        ConfigError: with one line on what to change.
+    """
+    model = _path(order.model)
+    out = order.out or Path(f"{model.stem}_int8.onnx")
+    if out.exists() and out.samefile(model):
+        raise ConfigError(f"--output {out} is the model itself")
+    _refuse_output(out)
+    with tempfile.TemporaryDirectory(prefix="penstock-quantize-") as name:
+        return _Work(order, model, out, Path(name), say).done()
+
+
+class _Work:
+    """One order under way; used by one thread."""
+
+    def __init__(self, order: Order, model: Path, out: Path, folder: Path, say: Say) -> None:
+        self._order = order
+        self._model = model
+        self._out = out
+        self._folder = folder
+        self._say = say
+        self._keys: dict[str, Any] = {"family": order.family}
+        if order.input_size is not None:
+            self._keys["input_size"] = order.input_size
+        self._description = _described(model, order)
+        self._labelled = self._labels()
+        self._float = graph.prepare(model, folder)
+
+    def done(self) -> Outcome:
+        """All of it."""
+        order, say = self._order, self._say
+        limit = order.max_loss
+        if limit is None:
+            limit = MAX_LOSS["AP" if self._labelled else "agreement"]
+        ranges, sizes, held, pictures = self._calibrate()
+        if self._description.task in {"instance-segmentation", "keypoint-detection"}:
+            say(f"judged      by boxes only: what becomes of the {_EXTRAS[self._description.task]} is not measured")
+        if not held and not self._labelled:
+            few = f"{pictures} picture{'s are' if pictures != 1 else ' is'}"
+            raise ConfigError(f"{few} too few: {EVERY} are needed, so that one can be held out")
+        size = _sizes(sizes)
+        say(
+            f"calibrated  {pictures} picture{'s' * (pictures != 1)} at {size}, {order.method}; "
+            f"{len(held)} more held out"
+        )
+        with closing(opened(self._model, self._keys, self._folder)) as before:
+            again, truth = self._judged(held)
+            seen = seen_by(before, again())
+            best = self._climb(ranges, seen, again, truth, limit)
+            with closing(opened(best.path, self._keys, self._folder)) as after:
+                speed = race(before, after, list(islice(again(), RACERS)))
+        accuracy = best.accuracy
+        sizes_bytes = [path.stat().st_size for path in (self._model, best.path)]
+        outcome = Outcome(None, accuracy, speed, best.kept, sizes_bytes[0], sizes_bytes[1])
+        if not accuracy.loss <= limit and not order.accept_loss:  # NaN: nobody knows
+            return outcome
+        facts = note(
+            model=self._model.name,
+            sha256=hashlib.sha256(self._model.read_bytes()).hexdigest(),
+            method=order.method,
+            pictures=pictures,
+            size=size,
+            kept=str(best.kept),
+            measure=accuracy.measure,
+            before=accuracy.before,
+            after=None if math.isnan(accuracy.after) else round(accuracy.after, 4),
+            judged=accuracy.pictures,
+            speed=round(speed.ratio, 2),
+            machine=machine(),
+            version=version(),
+        )
+        self._write(best.path, facts)
+        return outcome._replace(written=self._out, bytes_after=self._out.stat().st_size)
+
+    def _calibrate(self) -> tuple[dict[str, Range], list[Size], list[Frame], int]:
+        """Ranges of all tensors, the sizes of the input, the pictures held out, and how many were not."""
+        description, order = self._description, self._order
+        reader = Reader(description)
+        watch: Calibration | None = None
+        sizes: dict[Size, None] = {}
+        held: list[Frame] = []
+        held_bytes = 0
+        wanted = order.frames + order.frames // (EVERY - 1)
+        for number, frame in enumerate(pictures_of(order.pictures, wanted, self._folder)):
+            if number % EVERY == EVERY - 1:
+                if held_bytes + frame.picture.nbytes <= HELD_BYTES and not self._labelled:
+                    held.append(frame)
+                    held_bytes += frame.picture.nbytes
+                continue
+            size = input_size_for(description, frame.picture.size)
+            sizes[size] = None
+            buffer = reader.buffer(size, description.fixed_batch or 1)
+            for row in range(description.fixed_batch or 1):
+                buffer.put(row, frame.picture, reader.place(frame.picture.size, size))
+            feeds = reader.feeds(buffer.tensor, size)
+            if watch is None:
+                watch = Calibration(self._float, graph.watchable(self._float), feeds)
+            watch.look(feeds)
+        if watch is None:
+            raise ConfigError(f"{', '.join(order.pictures)}: no pictures to calibrate on")
+        return watch.ranges(order.method), list(sizes), held, watch.pictures
+
+    def _labels(self) -> list[Labelled]:
+        order = self._order
+        if order.labels is None:
+            return []
+        folders = [path for each in order.pictures if (path := Path(each)).is_dir()]
+        return read_labels(order.labels, self._description.labels, folders)
+
+    def _judged(self, held: Sequence[Frame]) -> tuple[Again, list[Boxes]]:
+        """What is judged on: labelled pictures, if there are any, and what is in them."""
+        if not self._labelled:
+            return lambda: held, []
+        by_path = {str(each.path.absolute()): each for each in self._labelled}
+        paths = [each.path for each in self._labelled]
+        truth = [by_path[str(frame.path)].in_pixels(*frame.picture.size) for frame in files_in(paths, self._folder)]
+        return lambda: files_in(paths, self._folder), truth
+
+    def _climb(
+        self,
+        ranges: dict[str, Range],
+        seen: Sequence[Seen],
+        again: Again,
+        truth: Sequence[Boxes],
+        limit: float,
+    ) -> _Try:
+        """From the fastest on, until one loses little; else the one that loses least."""
+        own = precision(seen, truth) if truth else None
+        tried: list[_Try] = []
+        for number, kept in enumerate(RUNGS):
+            if number and not graph.leaves_enough(self._float, kept):
+                continue
+            path = self._folder / f"rung{number}.onnx"
+            graph.quantise(
+                self._float, ranges, kept, folder=self._folder, target=path, metadata=self._description.file.metadata
+            )
+            with closing(opened(path, self._keys, self._folder)) as backend:
+                found = seen_by(backend, again())
+            if own is None:
+                accuracy = compared(seen, found)
+            else:
+                accuracy = Accuracy("AP", own, precision(found, truth), len(found))
+            self._say(f"tried       {kept}: {accuracy}")
+            tried.append(_Try(path, kept, accuracy))
+            if accuracy.loss <= limit / 2:
+                return tried[-1]
+        return min(tried, key=lambda each: math.inf if math.isnan(each.accuracy.loss) else each.accuracy.loss)
+
+    def _write(self, path: Path, facts: dict[str, str]) -> None:
+        import onnx
+
+        model = onnx.load(path)
+        onnx.helper.set_model_props(model, {**self._description.file.metadata, **facts})
+        half = self._out.with_name(f".{self._out.name}.{os.getpid()}")
+        try:
+            onnx.save(model, half)
+            half.replace(self._out)
+        finally:
+            half.unlink(missing_ok=True)
+
+
+def _sizes(sizes: Sequence[Size]) -> str:
+    texts = [f"{each.width}x{each.height}" for each in sizes[:3]]
+    return ", ".join(texts) + (f" and {len(sizes) - 3} more sizes" if len(sizes) > 3 else "")
+
+
+def input_size_for(description: ModelDescription, frame: Size) -> Size:
+    """The input that a frame of this size comes in, as the backend does it with `input_shape = "auto"`."""
+    if description.whole_input is not None:
+        return description.input_size
+    return fitted(frame, description.input_size, description.stride_px)
+
+
+def _refuse_output(out: Path) -> None:
+    """What cannot be written is found before the work, not after it."""
+    folder = out.absolute().parent
+    if out.is_dir():
+        raise ConfigError(f"--output {out} is a folder; give a file name in it")
+    if not folder.is_dir():
+        raise ConfigError(f"--output {out}: there is no folder {out.parent}")
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"--output {out}: the folder cannot be written")
+
+
+def _path(text: str) -> Path:
+    try:
+        return TypeAdapter(ConfigPath).validate_python(text, context={"base_dir": Path.cwd()})
+    except ValidationError as error:
+        raise ConfigError(f"{text}: {error.errors()[0]['msg'].removeprefix('Value error, ')}", key="model") from error
+
+
+def _described(model: Path, order: Order) -> ModelDescription:
+    """The model, with the shapes of a trial run where the graph leaves them open."""
+    known = [family.name for family in FAMILIES]
+    if order.family not in {"auto", *known}:
+        raise ConfigError(f"--family {order.family}: there is none; known are {', '.join(known)}", key="family")
+    side = order.input_size
+    options = ModelOptions(family=order.family, input_size=None if side is None else Size(side, side))
+    file = read_onnx(model)
+    description = describe(file, options)
+    if description.choice is None:
+        description = describe(file, options, _tried(description))
+    return description
+
+
+def _tried(description: ModelDescription) -> Shapes:
+    import numpy as np
+    import onnxruntime
+
+    size, rows = description.input_size, description.fixed_batch or 1
+    sides = (size.height, size.width, 3) if description.channels_last else (3, size.height, size.width)
+    feeds = description.feeds(np.zeros((rows, *sides), description.image.dtype), size)
+    names = [output.name for output in description.file.outputs]
+    try:
+        session = onnxruntime.InferenceSession(str(description.file.path), providers=["CPUExecutionProvider"])
+        outputs = session.run(names, feeds)
+    except Exception as error:  # onnxruntime's own classes have no common one; whatever it is, the model is to blame
+        line = " ".join(str(error).split())[:300]
+        raise ConfigError(f"{description.file.path}: the model cannot be run: {line}", key="model") from error
+    return {name: np.shape(output) for name, output in zip(names, outputs, strict=True)}
