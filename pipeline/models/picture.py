@@ -1,25 +1,25 @@
 """`VideoPicture`: the pixels of one decoded frame, kept as the decoder gave them and converted on demand."""
 
 import threading
-from collections import OrderedDict
 from typing import Literal, NamedTuple
 
 import av
 import numpy as np
 import numpy.typing as npt
 from av.video.plane import VideoPlane
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
 from pipeline.contracts.frame import ColorMatrix, Size, YuvPlanes
 from pipeline.models.luma import SAMPLES_PER_SIDE, grey_plane, luma_plane, shrunk
+from pipeline.models.scalers import Geometry, Scalers
 
 RotationDeg = Literal[0, 90, 180, 270]
 
-_SCALERS_PER_THREAD = 8
 _CACHED_ARRAYS = 4
 
 # FAST_BILINEAR is right only on the way to 32-bit float planes, where swscale takes its general path: to an 8-bit
 # format it shifts the picture by up to three pixels.
+_MODEL_FORMAT = "gbrpf32le"
 _TO_MODEL = Interpolation.FAST_BILINEAR
 # Same-size conversions take swscale's fast path (0.6 ms for 1080p) unless ACCURATE_RND is asked for (4 ms).
 _SAME_SIZE = Interpolation.AREA
@@ -43,17 +43,6 @@ _NAME_OF_MATRIX: dict[Colorspace, ColorMatrix] = {
     Colorspace.SMPTE240M: "bt709",  # the nearest of the three: 0.212/0.701/0.087 against 0.213/0.715/0.072
     Colorspace.BT2020: "bt2020",
 }
-
-
-class _Geometry(NamedTuple):
-    """What a scaler is set up for: asking it for anything else makes it start over."""
-
-    from_format: str
-    from_size: Size
-    to_format: str
-    to_size: Size
-    matrix: int
-    full_range: bool
 
 
 class _Colours(NamedTuple):
@@ -86,25 +75,8 @@ def _colours_of(frame: av.VideoFrame) -> _Colours:
     return _Colours(is_rgb, matrix, full_range, is_grey and not full_range, tagged)
 
 
-class _Scalers(threading.local):
-    """Each thread's scalers, least recently used first.
-
-    Setting up a scaler costs as much as using it, and several consumers in one thread alternate between sizes. It is
-    the one piece of state at module level: pictures come and go by the frame, and have no other place in common.
-    """
-
-    def __init__(self) -> None:
-        self._by_geometry: OrderedDict[_Geometry, VideoReformatter] = OrderedDict()
-
-    def get(self, geometry: _Geometry) -> VideoReformatter:
-        scaler = self._by_geometry.pop(geometry, None) or VideoReformatter()
-        self._by_geometry[geometry] = scaler
-        if len(self._by_geometry) > _SCALERS_PER_THREAD:
-            self._by_geometry.popitem(last=False)
-        return scaler
-
-
-_scalers = _Scalers()
+_scalers = Scalers()
+"""The one piece of state at module level: pictures come and go by the frame, and have no other place in common."""
 
 
 class VideoPicture:
@@ -162,8 +134,10 @@ class VideoPicture:
 
         Linear interpolation in one pass of the scaler, straight from the decoder's format. Not cached.
         """
+        to_size = self._turned(Size(width, height))
         with self._lock:
-            scaled = self._scale("gbrpf32le", self._turned(Size(width, height)), _TO_MODEL)
+            scaler = _scalers.planes(self._geometry(_MODEL_FORMAT, to_size))
+            scaled = scaler.scale(self._frame, lambda _: self._scale(_MODEL_FORMAT, to_size, _TO_MODEL))
         planes = _stack(scaled.planes)
         if self._colours.limited_grey:
             planes = np.clip((planes - 16 / 255) * (255 / 219), 0.0, 1.0).astype(np.float32)
@@ -218,10 +192,7 @@ class VideoPicture:
         """Convert the whole frame in one pass, with its own colours. Call with the lock held."""
         frame = self._frame
         matrix, source_is_full = self._colours.matrix, self._colours.full_range
-        geometry = _Geometry(
-            frame.format.name, Size(frame.width, frame.height), to_format, to_size, matrix, source_is_full
-        )
-        return _scalers.get(geometry).reformat(
+        return _scalers.reformatter(self._geometry(to_format, to_size)).reformat(
             frame,
             width=to_size.width,
             height=to_size.height,
@@ -233,6 +204,11 @@ class VideoPicture:
             interpolation=interpolation,
             threads=1,
         )
+
+    def _geometry(self, to_format: str, to_size: Size) -> Geometry:
+        frame, colours = self._frame, self._colours
+        from_size = Size(frame.width, frame.height)
+        return Geometry(frame.format.name, from_size, to_format, to_size, colours.matrix, colours.full_range)
 
     def _packed(self, to_format: str, width: int | None, height: int | None) -> npt.NDArray[np.uint8]:
         size = Size(width or self._size.width, height or self._size.height)

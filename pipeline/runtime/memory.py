@@ -3,18 +3,15 @@
 Measured on 2 cores, peak of the whole process. `give_back` after the models are loaded: 20 MiB less, and
 once a minute: the heaps of the threads that cameras and reloads come and go with keep what is free; 0.2 ms.
 `few_heaps`: where cameras come and go (the soak) memory rises by 0.20 MiB in ten minutes instead of 1.26; no CPU.
-`map_pictures` with 16 files of 720p: 348 MiB instead of 375; but what is mapped anew for each frame is touched anew
-page by page, 0.6 ms of CPU a frame for yolox_nano at 416, so it is for many sources only. Elsewhere than on glibc they
-do nothing.
+Pictures as mappings of their own, which saved 18 MiB at 16 files, save nothing since planes are scaled into a pool
+(`models/scalers.py`): 362 and 360 MiB. Elsewhere than on glibc they do nothing.
 """
 
 import ctypes
 import os
 import sys
 
-M_MMAP_THRESHOLD = -3  # malloc.h
-M_ARENA_MAX = -8
-PICTURE_BYTES = 1 << 20
+M_ARENA_MAX = -8  # malloc.h
 
 
 def _libc() -> ctypes.CDLL | None:
@@ -29,16 +26,6 @@ def few_heaps() -> None:
     """
     if (libc := _libc()) is not None:
         libc.mallopt(M_ARENA_MAX, max(2, len(os.sched_getaffinity(0))))
-
-
-def map_pictures() -> None:
-    """Let blocks as large as a picture be mappings of their own, which return to the system when they are let go.
-
-    By default glibc raises the threshold with the first large block that is freed; from then on pictures come from the
-    heaps of the threads, which fragment. Called once, before the first picture.
-    """
-    if (libc := _libc()) is not None:
-        libc.mallopt(M_MMAP_THRESHOLD, PICTURE_BYTES)
 
 
 def give_back() -> None:
