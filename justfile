@@ -29,9 +29,17 @@ fix:
 golden:
     REWRITE_GOLDEN=1 pytest tests/integration/test_cases.py -q
 
-# Penstock against the hand-written limit and the naive loop, interleaved; writes tests/bench/results/.
-bench *ARGS:
+# Penstock against the hand-written limit and its rivals, interleaved, under ten minutes; writes tests/bench/results/.
+bench *ARGS: bench-setup
     uv run --extra demo python -m tests.bench.run {{ ARGS }}
+
+# The rivals, each in an environment of its own (1.5 GB, once); what cannot be installed is told, and is no failure.
+bench-setup *NAMES:
+    python3 tests/bench/setup.py {{ NAMES }}
+
+# The path on the GPU against the device's own limits; without one it says so and measures nothing.
+bench-gpu *ARGS:
+    uv run --extra demo python -m tests.bench.gpu {{ ARGS }}
 
 # What drawing costs, and what shrinking costs in time and in accuracy.
 bench-parts:
@@ -39,6 +47,14 @@ bench-parts:
     uv run --extra demo python tests/bench/shrink.py
     uv run --extra demo python tests/bench/skip.py
     uv run --extra demo python tests/bench/tracking.py
+
+# Every way into a model (square, rectangle, in the graph, INT8) against reference boxes and labelled pictures.
+bench-accuracy *ARGS:
+    uv run --extra demo python -m tests.bench.accuracy {{ ARGS }}
+
+# What options of a session, threads and batches cost on this CPU.
+bench-sessions:
+    uv run --extra demo python tests/bench/sessions.py
 
 # The experiments of tests/scorecard against the real program, three rounds each: `just scorecard 1,2,28-31`.
 scorecard ROWS="" *ARGS:

@@ -21,8 +21,8 @@ from av.video.reformatter import VideoReformatter
 
 GOP_FRAMES = 60
 FPS = 30
-SIZES = {"1080": (1920, 1080), "720": (1280, 720)}
-"""Width and height by the name of the size."""
+SIZES = {"1080": (1920, 1080), "720": (1280, 720), "plain": (1280, 720), "still": (1280, 720)}
+"""Width and height by the name of the kind: "plain" has no B-frames, in "still" nothing but the noise moves."""
 NOISE_SIGMA = 3.0
 """Grey levels; a camera in good light."""
 RECIPE = "v1"
@@ -55,7 +55,7 @@ def source_video() -> Path:
 
 
 def clip(work: Path, size: str, frames: int) -> Path:
-    """The clip of `size` ("1080" or "720") with `frames` frames (a multiple of `GOP_FRAMES`), made where missing."""
+    """The clip of `size` (one of `SIZES`) with `frames` frames (a multiple of `GOP_FRAMES`), made where missing."""
     if frames % GOP_FRAMES:
         raise ValueError(f"{frames} frames are not whole groups of {GOP_FRAMES}")
     source = source_video()
@@ -65,7 +65,7 @@ def clip(work: Path, size: str, frames: int) -> Path:
         longest = max(frames, 600)
         master = work / f"{source.stem}_{size}_{longest}_{RECIPE}.mp4"
         if not master.exists():
-            _atomically(master, lambda part: _encode(source, part, SIZES[size], longest))
+            _atomically(master, lambda part: _encode(source, part, size, longest))
         if frames != longest:
             _atomically(path, lambda part: _first_frames(master, part, frames))
     return path
@@ -85,9 +85,9 @@ def _pictures(source: Path) -> Iterator[av.VideoFrame]:
         yield from container.decode(video=0)
 
 
-def _encode(source: Path, target: Path, size: tuple[int, int], frames: int) -> None:
+def _encode(source: Path, target: Path, size: str, frames: int) -> None:
     """Crop to 16:9, upscale, add noise to the luma, encode."""
-    width, height = size
+    width, height = SIZES[size]
     rng = np.random.default_rng(7)
     tile = np.rint(rng.normal(0.0, NOISE_SIGMA, (height + 64, width + 64))).astype(np.int16)
     scaler = VideoReformatter()
@@ -95,11 +95,14 @@ def _encode(source: Path, target: Path, size: tuple[int, int], frames: int) -> N
         stream = out.add_stream("libx264", rate=FPS)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.time_base = Fraction(1, FPS)
-        stream.options = {"preset": "fast", "crf": "23", "profile": "high", "bf": "3", "g": str(GOP_FRAMES)}
+        profile = {"profile": "main", "bf": "0"} if size == "plain" else {"profile": "high", "bf": "3"}
+        stream.options = {"preset": "fast", "crf": "23", **profile, "g": str(GOP_FRAMES)}
         stream.options |= {"sc_threshold": "0", "keyint_min": str(GOP_FRAMES)}
         context = stream.codec_context
         context.color_range, context.colorspace, context.color_primaries, context.color_trc = 1, 1, 1, 1
-        endless = chain.from_iterable(_pictures(source) for _ in repeat(None))
+        endless: Iterator[av.VideoFrame] = chain.from_iterable(_pictures(source) for _ in repeat(None))
+        if size == "still":
+            endless = repeat(next(endless))
         for index, picture in zip(range(frames), endless, strict=False):
             tall = round(width * picture.height / picture.width / 2) * 2
             if tall < height:  # wider than 16:9: cut the sides instead

@@ -5,6 +5,7 @@ import os
 import platform
 import resource
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -13,6 +14,12 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+
+def environment() -> dict[str, str]:
+    """What every child gets: compiled modules are kept, as on a user's machine, whatever this shell says of them."""
+    own = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    return own | {"ORT_DISABLE_TELEMETRY": "1"}
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,7 @@ class Cost:
         rss_mib: its peak resident memory in MiB.
         said: the JSON object that it printed, or nothing.
         others_cores: how many cores everybody else on the machine kept busy meanwhile.
+        joules: what the processor took meanwhile, where the machine tells it (RAPL); None where it does not.
     """
 
     wall_s: float
@@ -32,6 +40,7 @@ class Cost:
     rss_mib: float
     said: Mapping[str, Any]
     others_cores: float
+    joules: float | None = None
 
 
 class ChildFailedError(Exception):
@@ -48,28 +57,45 @@ def peak_rss_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def run_child(command: Sequence[str], cwd: Path, timeout_s: float = 300.0) -> Cost:
+def run_child(command: Sequence[str], cwd: Path, timeout_s: float = 120.0) -> Cost:
     """Run to the end, wait, and read the kernel's account of it.
 
     Raises:
         ChildFailedError: it failed or took longer than `timeout_s`.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        busy_before, began = _machine_busy_s(), time.perf_counter()
-        child = subprocess.Popen(command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+        busy_before, joules, began = machine_busy_s(), energy_j(), time.perf_counter()
+        child = subprocess.Popen(command, cwd=cwd, env=environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=err)
         watchdog = _kill_after(child, timeout_s)
         _, status, usage = os.wait4(child.pid, 0)
         wall_s = time.perf_counter() - began
         watchdog.cancel()
         child.returncode = os.waitstatus_to_exitcode(status)
-        busy_s = _machine_busy_s() - busy_before
+        busy_s = machine_busy_s() - busy_before
+        joules_now = energy_j()
         for stream in (out, err):
             stream.seek(0)
         text, errors = out.read().decode(errors="replace"), err.read().decode(errors="replace")
     if child.returncode:
         raise ChildFailedError(f"{' '.join(command)}: exit code {child.returncode}\n{text[-2000:]}\n{errors[-4000:]}")
     cpu_s = usage.ru_utime + usage.ru_stime
-    return Cost(wall_s, cpu_s, usage.ru_maxrss / 1024, _said(text), max(0.0, busy_s - cpu_s) / wall_s)
+    others = max(0.0, busy_s - cpu_s) / wall_s
+    taken = None if joules is None or joules_now is None or joules_now < joules else joules_now - joules
+    return Cost(wall_s, cpu_s, usage.ru_maxrss / 1024, _said(text), others, taken)
+
+
+def energy_j(folder: Path = Path("/sys/class/powercap")) -> float | None:
+    """Joules that all processors took since some moment, or None where the machine does not tell (or not to us)."""
+    try:
+        counters = [zone / "energy_uj" for zone in folder.glob("intel-rapl:*") if zone.name.count(":") == 1]
+        return sum(int(counter.read_text()) for counter in counters) / 1e6 if counters else None
+    except OSError:
+        return None
+
+
+def note(text: str) -> None:
+    """Progress goes to standard error."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def _kill_after(child: subprocess.Popen[bytes], timeout_s: float) -> threading.Timer:
@@ -81,13 +107,13 @@ def _kill_after(child: subprocess.Popen[bytes], timeout_s: float) -> threading.T
 
 def _said(text: str) -> Mapping[str, Any]:
     try:
-        said = json.loads(text)
-    except ValueError:
+        said = json.loads(text.splitlines()[-1])  # some libraries greet on standard output
+    except (ValueError, IndexError):
         return {}
     return said if isinstance(said, dict) else {}
 
 
-def _machine_busy_s() -> float:
+def machine_busy_s() -> float:
     """Seconds that all cores together were busy since the machine started; 0 where the system does not say."""
     stat = Path("/proc/stat")
     if not stat.exists():

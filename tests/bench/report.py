@@ -1,234 +1,249 @@
-"""From the samples of a benchmark run to its figures, its targets and its table in Markdown. Pure."""
+"""From the samples of a benchmark run to its page in Markdown. Pure."""
 
-from collections.abc import Callable, Mapping, Sequence
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
-Sample = Mapping[str, Any]
-MAIN_JOBS = ("A", "A720", "F", "B", "C")
+from tests.bench.equality import LEAST_AGREEMENT, MOST_SHIFT_PX, SAME_IOU
+from tests.bench.figures import (
+    SERVED,
+    Sample,
+    bound_fps,
+    cpu_ratio,
+    dropped,
+    of,
+    own_ms,
+    ratio,
+    spread,
+    targets,
+)
+from tests.bench.subjects import LIMIT, OURS, SUBJECTS, TITLES
+
 MAX_OTHERS = 0.1
-"""With more cores than this at work for others, frames a second are not Penstock's doing."""
-MANY_TARGET = "720"
-"""The size of clip that the promise about 16 files is about: 16 decoders of 1080p alone hold more than that."""
-
-
-class Spread(NamedTuple):
-    """The median over the rounds, and the least and the most."""
-
-    middle: float
-    least: float
-    most: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread":
-        """Of at least one value."""
-        return cls(median(values), min(values), max(values))
-
-    def text(self, digits: int = 2) -> str:
-        """`0.98 (0.96..0.99)`."""
-        return f"{self.middle:.{digits}f} ({self.least:.{digits}f}..{self.most:.{digits}f})"
-
-
-def own_in_run_ms(sample: Sample) -> float:
-    """Penstock's CPU per frame less decode, shrink, run and NMS as they cost inside the limit's run of that round.
-
-    The limit's run is all that, and its JSON and its hand-overs, which its threads measured themselves.
-    """
-    stages = sample["limit"]["in_run_cpu_ms"]
-    needed: float = sample["limit"]["cpu_ms"] - stages["json"] - stages["own"]
-    return float(sample["penstock"]["cpu_ms"] - needed)
-
-
-def own_alone_ms(sample: Sample) -> float:
-    """The same, less the four stages as they cost one at a time on an otherwise idle process."""
-    stages = sample["alone_cpu_ms"]
-    return float(sample["penstock"]["cpu_ms"] - sum(stages[name] for name in ("decode", "shrink", "infer", "suppress")))
-
-
-def bound_fps(sample: Sample, cores: int) -> float:
-    """Frames a second if every core did nothing but the limit's work."""
-    return 1000 * cores / float(sample["limit"]["cpu_ms"])
-
-
-def spread(report: Sample, job: str, figure: Callable[[Sample], float]) -> Spread:
-    """A figure of each round of a job."""
-    return Spread.of([figure(sample) for sample in report["jobs"][job]["rounds"]])
-
-
-def ratio(report: Sample, job: str, rival: str) -> Spread:
-    """Penstock's frames a second over the rival's, paired by round."""
-    return spread(report, job, lambda sample: sample["penstock"]["fps"] / sample[rival]["fps"])
-
-
-def cpu_ratio(report: Sample, job: str, rival: str) -> Spread:
-    """The rival's CPU per frame over Penstock's, paired by round: what it comes to on a full machine."""
-    return spread(report, job, lambda sample: sample[rival]["cpu_ms"] / sample["penstock"]["cpu_ms"])
+"""With more cores than this at work for others, frames a second are nobody's own doing."""
+DOES = {"lines": "", "video": ", boxes drawn, H.264 encoded", "remote": ", asked of a server that takes 50 ms"}
+METHOD = (
+    "Every subject is a whole process: Penstock as `penstock run bench.toml`, the rivals in environments of their own.",
+    "Each job runs on a short clip (60 frames) and a long one, and frames a second and CPU per frame are those of the",
+    "difference: start-up, model loading, filling and draining fall out for all alike. Subjects take turns; ratios are",
+    "of pairs within one round; figures are medians (least..most). Same model file, clip and thresholds for all.",
+    "Peak memory is the kernel's, of the long run. See `tests/bench/README.md`.",
+)
 
 
 def markdown(report: Sample) -> str:
-    """The whole page."""
-    first = next(iter(report["jobs"].values()))["rounds"][0]
-    parts = [_head(report), _throughput(report), _stages(report), _memory(report)]
-    if {"penstock", "limit"} <= first.keys():
-        parts += [_own(report), _targets(report)]
-    return "\n\n".join(parts) + "\n"
+    """The whole page, of the parts that were measured."""
+    parts = [_head(report), _targets(report)]
+    if "jobs" in report:
+        jobs = report["jobs"]["jobs"]
+        parts += [_throughput(jobs), _equality(jobs), _stages(report["jobs"])]
+    if "cameras" in report:
+        parts.append(_cameras(report["cameras"]))
+    if "memory" in report:
+        parts.append(_memory(report["memory"]))
+    if "curve" in report:
+        parts.append(_curve(report["curve"]))
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _head(report: Sample) -> str:
-    facts = ", ".join(f"{name} {value}" for name, value in report["machine"].items())
-    rounds = len(next(iter(report["jobs"].values()))["rounds"])
+    parts = {name: part for name, part in report.items() if isinstance(part, dict) and "took_s" in part}
+    machine = next(iter(parts.values()))["machine"] if parts else {}
+    rows = ["# Benchmark", "", "![figures](bench.png)", "", *METHOD, ""]
+    rows.append(", ".join(f"{name} {value}" for name, value in machine.items() if name != "commit") + ".")
+    rows.append("")
+    for name, part in parts.items():
+        rows.append(f"* {name}: {part['measured_at']}, {part['took_s']:.0f} s, commit {part['machine']['commit']}")
+    rows += [f"* {title}: {told}" for title, told in report["rivals"].items()]
+    rows.append(f"* energy: {'see the table' if report['energy'] else 'not told by this machine (no RAPL)'}")
     busy = [
         sample[name]["others_cores"]
-        for job in report["jobs"].values()
+        for job in report.get("jobs", {}).get("jobs", {}).values()
         for sample in job["rounds"]
-        for name in ("penstock", "limit", "naive")
+        for name in SUBJECTS
         if name in sample
     ]
-    return (
-        f"# Benchmark\n\nMeasured {report['measured_at']} in {report['took_s']:.0f} s, {rounds} interleaved "
-        f"rounds; figures are medians (least..most).\n\n{facts}\n\n"
-        f"Other programs kept {median(busy):.2f} (at the most {max(busy):.2f}) cores busy meanwhile"
-        f"{'; frames a second are worth little then, CPU per frame more' if median(busy) > MAX_OTHERS else ''}.\n\n"
-        "Method: every subject is a whole process; each job runs on a short clip (60 frames) and a long one, and "
-        "frames a second and CPU per frame are those of the difference, so that start-up, model loading, filling and "
-        "draining fall out for all alike. Ratios are of pairs within one round. Peak memory is the kernel's, of the "
-        "long run. See `tests/bench/README.md`."
-    )
-
-
-def _throughput(report: Sample) -> str:
-    rows = [
-        "## Throughput\n",
-        (
-            "| job | subject | frames/s | CPU ms/frame | peak MiB | start s | detections | Penstock's frames/s over it "
-            "| its CPU over Penstock's |"
-        ),
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for name, job in report["jobs"].items():
-        title = f"{name}: {job['model']['label']}, {job['size']}p, {job['frames']} frames"
-        for subject in ("penstock", "limit", "naive"):
-            if subject not in job["rounds"][0]:
-                continue
-            compared = subject != "penstock" and "penstock" in job["rounds"][0]
-            figures = [
-                _of(report, name, subject, "fps").text(1),
-                _of(report, name, subject, "cpu_ms").text(2),
-                f"{_of(report, name, subject, 'rss_mib').middle:.0f}",
-                f"{_of(report, name, subject, 'start_s').middle:.2f}",
-                str(job["rounds"][-1][subject]["detections"]),
-                ratio(report, name, subject).text() if compared else "",
-                cpu_ratio(report, name, subject).text() if compared else "",
-            ]
-            rows.append(f"| {title} | {subject} | " + " | ".join(figures) + " |")
-            title = ""
+    if busy:
+        rows.append(
+            f"* other programs kept {median(busy):.2f} (at the most {max(busy):.2f}) cores busy meanwhile"
+            f"{'; frames a second are worth little then, CPU per frame more' if median(busy) > MAX_OTHERS else ''}"
+        )
     return "\n".join(rows)
-
-
-def _stages(report: Sample) -> str:
-    cores = int(report["machine"]["cores"])
-    rows = [
-        "## The limit's stages\n",
-        "CPU ms per frame, alone / while the whole loop runs (decoding there: what is left of the total).",
-        f"The bound is what {cores} cores could do with that CPU time.\n",
-        "| job | decode | shrink | infer | NMS | JSON | hand-over | bound, frames/s | the limit reaches |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for name, job in report["jobs"].items():
-        if "limit" not in job["rounds"][0]:
-            continue
-        cells = []
-        rest = spread(report, name, lambda s: s["limit"]["cpu_ms"] - sum(s["limit"]["in_run_cpu_ms"].values()))
-        cells.append(f"{spread(report, name, lambda s: s['alone_cpu_ms']['decode']).middle:.2f} / {rest.middle:.2f}")
-        for stage in ("shrink", "infer", "suppress", "json"):
-            single = _stage(report, name, "alone_cpu_ms", stage)
-            cells.append(f"{single:.2f} / {_stage(report, name, 'in_run_cpu_ms', stage):.2f}")
-        cells.append(f"- / {_stage(report, name, 'in_run_cpu_ms', 'own'):.2f}")
-        bound = spread(report, name, lambda s: bound_fps(s, cores))
-        reached = spread(report, name, lambda s: s["limit"]["fps"] / bound_fps(s, cores))
-        rows.append(f"| {name} | " + " | ".join(cells) + f" | {bound.middle:.1f} | {reached.middle:.2f} |")
-    return "\n".join(rows)
-
-
-def _memory(report: Sample) -> str:
-    rows = ["## Memory\n", "| what | MiB |", "|---|---|"]
-    for name, job in report["jobs"].items():
-        bare = median(report["bare_rss_mib"][name])
-        rows.append(f"| {name}: a bare session | {bare:.0f} |")
-        for subject in ("penstock", "limit", "naive"):
-            if subject in job["rounds"][0]:
-                peak = _of(report, name, subject, "rss_mib")
-                rows.append(f"| {name}: {subject}, peak over the bare session | {peak.middle - bare:.0f} |")
-    for size, subjects in report["many"].items():
-        rows += [
-            f"| 16 files of {size}p, light model: {who}, peak ({c['whole_fps']:.0f} frames/s, start included) "
-            f"| {c['rss_mib']:.0f} |"
-            for who, c in subjects.items()
-        ]
-    return "\n".join(rows)
-
-
-def _own(report: Sample) -> str:
-    rows = [
-        "## Penstock's own time\n",
-        "CPU ms per frame of Penstock less decode, shrink, run and NMS of the limit in the same round: as they cost",
-        "inside the limit's run, and alone. The difference of two large numbers: job T, with next to nothing to infer,",
-        "says it best.\n",
-        "| job | less the stages inside the limit's run | less the stages alone |",
-        "|---|---|---|",
-    ]
-    for name in report["jobs"]:
-        inside, alone = spread(report, name, own_in_run_ms), spread(report, name, own_alone_ms)
-        rows.append(f"| {name} | {inside.text()} | {alone.text()} |")
-    return "\n".join(rows)
-
-
-def targets(report: Sample) -> list[tuple[str, float, str, bool]]:
-    """What was promised: (what, measured, promised, reached)."""
-    rows: list[tuple[str, float, str, bool]] = []
-
-    def at_least(what: str, value: float, promised: float) -> None:
-        rows.append((what, value, f">= {promised:g}", round(value, 3) >= promised))
-
-    def at_most(what: str, value: float, promised: float) -> None:
-        rows.append((what, value, f"<= {promised:g}", round(value, 3) <= promised))
-
-    jobs = report["jobs"]
-    for name in MAIN_JOBS:
-        if name in jobs:
-            at_least(f"{name}: throughput over the limit's", ratio(report, name, "limit").middle, 0.95)
-    if "B" in jobs and "naive" in jobs["B"]["rounds"][0]:
-        at_least("B: throughput over the naive loop's", ratio(report, "B", "naive").middle, 1.4)
-    if "T" in jobs:
-        at_most("T: Penstock's own time, ms a frame", spread(report, "T", own_in_run_ms).middle, 0.3)
-    for name in MAIN_JOBS:
-        if name in jobs:
-            over = _of(report, name, "penstock", "rss_mib").middle - median(report["bare_rss_mib"][name])
-            at_most(f"{name}: peak memory over a bare session, MiB", over, 150)
-    many_mib = report["many"][MANY_TARGET]["penstock"]["rss_mib"]
-    at_most(f"16 files of {MANY_TARGET}p: peak memory in all, MiB", many_mib, 350)
-    for command, taken in report["start_up_s"].items():
-        at_most(f"penstock {'--help' if command == 'help' else command}, s", median(taken), 0.7)
-    for name, job in jobs.items():
-        apart = max(abs(s["penstock"]["detections"] - s["limit"]["detections"]) for s in job["rounds"])
-        at_most(f"{name}: detections more or less than the limit", apart, 0)
-    return rows
 
 
 def _targets(report: Sample) -> str:
     rows = ["## Targets\n", "| what | measured | target | reached |", "|---|---|---|---|"]
     rows += [
-        f"| {what} | {value:.2f} | {goal} | {'yes' if ok else '**no**'} |" for what, value, goal, ok in targets(report)
+        f"| {row.what} | {row.measured:.2f} | {row.goal} | {'yes' if row.reached else '**no**'} |"
+        for row in targets(report)
     ]
     return "\n".join(rows)
 
 
-def _of(report: Sample, job: str, subject: str, figure: str) -> Spread:
-    return spread(report, job, lambda sample: sample[subject][figure])
+def _throughput(jobs: Sample) -> str:
+    energy = any(sample.get("joules") for job in jobs.values() for r in job["rounds"] for sample in r.values())
+    rows = [
+        "## Throughput\n",
+        "| job | subject | frames/s | CPU ms/frame | peak MiB | start s | our frames/s over its | its CPU over ours |"
+        + (" J/frame |" if energy else ""),
+        "|---|---|---|---|---|---|---|---|" + ("---|" if energy else ""),
+    ]
+    for name, job in jobs.items():
+        title = f"{name}: {job['model']['label']}, {job['size']}p{DOES[job['does']]}"
+        for subject in SUBJECTS:
+            cells = _subject(job, subject, energy)
+            if cells:
+                rows.append(f"| {title} | {TITLES[subject]} | " + " | ".join(cells) + " |")
+                title = ""
+    return "\n".join(rows)
 
 
-def _stage(report: Sample, job: str, where: str, stage: str) -> float:
-    def cost(sample: Sample) -> float:
-        return float((sample["limit"] if where == "in_run_cpu_ms" else sample)[where][stage])
+def _subject(job: Sample, subject: str, energy: bool) -> list[str]:
+    fps, cpu_ms = of(job, subject, "fps"), of(job, subject, "cpu_ms")
+    rss, start = of(job, subject, "rss_mib"), of(job, subject, "start_s")
+    columns = 6 + energy
+    if fps is None or cpu_ms is None or rss is None or start is None:
+        reason = job["why_not"].get(subject) if job["compared"] else None
+        return [reason, *[""] * (columns - 1)] if reason else []
+    cells = [fps.text(1), cpu_ms.text(2), f"{rss.middle:.0f}", f"{start.middle:.1f}"]
+    for figure in (ratio, cpu_ratio):
+        over = None if subject == OURS else figure(job, subject)
+        cells.append(over.text() if over else "")
+    if energy:
+        joules = of(job, subject, "joules")
+        cells.append(joules.text() if joules else "")
+    return cells
 
-    return spread(report, job, cost).middle
+
+def _equality(jobs: Sample) -> str:
+    rows = [
+        "## What was found\n",
+        f"First, on the short clip: boxes of one class with an IoU of {SAME_IOU} or more are alike;",
+        f"{LEAST_AGREEMENT:g} of all boxes must have their like, half of the pairs within {MOST_SHIFT_PX:g} px.\n",
+        "| job | subject | boxes | the limit's | share alike | median shift, px | equal |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, job in jobs.items():
+        for subject in SUBJECTS:
+            found = job["rounds"][0].get(subject, {}).get("agreement")
+            if found:
+                rows.append(
+                    f"| {name} | {TITLES[subject]} | {found['theirs']} | {found['ours']} | {found['share']:.3f} "
+                    f"| {found['shift_px']:.2f} | {'yes' if found['holds'] else '**no**'} |"
+                )
+    for name, job in jobs.items():
+        films = [f"{TITLES[who]} {size.middle:.0f}" for who in SUBJECTS if (size := of(job, who, "film_kib"))]
+        if films:
+            rows.append(f"\nThe films of job {name}, KiB: {', '.join(films)}.")
+    return "\n".join(rows)
+
+
+def _stages(part: Sample) -> str:
+    cores = int(part["machine"]["cores"])
+    rows = [
+        "## The limit's stages, and Penstock's own time\n",
+        "CPU ms per frame, alone / while the whole loop runs (decoding there: what is left of the total). The bound is",
+        f"what {cores} cores could do with that CPU time. Penstock's own is its CPU per frame less decode, shrink,",
+        "run and NMS inside the limit's run of the same round: a difference of large numbers, so job T says it best.\n",
+        "| job | decode | shrink | infer | NMS | JSON | hand-over | bound, fps | reached | Penstock's own |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, job in part["jobs"].items():
+        if job["does"] != "lines" or not any("alone_cpu_ms" in sample for sample in job["rounds"]):
+            continue
+
+        def told(figure: Any, *needed: str, job: Sample = job) -> str:
+            found = spread(job, figure, *needed)
+            return "" if found is None else f"{found.middle:.2f}"
+
+        rest = told(lambda s: s[LIMIT]["cpu_ms"] - sum(s[LIMIT]["in_run_cpu_ms"].values()), LIMIT)
+        cells = [told(lambda s: s["alone_cpu_ms"]["decode"], LIMIT) + f" / {rest}"]
+        for stage in ("shrink", "infer", "suppress", "json"):
+            alone = told(lambda s, stage=stage: s["alone_cpu_ms"][stage], LIMIT)
+            cells.append(alone + " / " + told(lambda s, stage=stage: s[LIMIT]["in_run_cpu_ms"][stage], LIMIT))
+        cells.append("- / " + told(lambda s: s[LIMIT]["in_run_cpu_ms"]["own"], LIMIT))
+        cells.append(told(lambda s: bound_fps(s, cores), LIMIT))
+        cells.append(told(lambda s: s[LIMIT]["fps"] / bound_fps(s, cores), LIMIT))
+        cells.append(told(own_ms, OURS, LIMIT))
+        rows.append(f"| {name} | " + " | ".join(cells) + " |")
+    taken = part["start_up_s"]
+    rows.append(
+        f"\n`penstock --help` takes {median(taken['help']):.2f} s, `penstock check` {median(taken['check']):.2f} s."
+    )
+    return "\n".join(rows)
+
+
+def _cameras(found: Sample) -> str:
+    rows = [
+        "## 16 cameras (job E)\n",
+        "yolo11n at 256; 720p at 30 frames a second over RTSP, sampled at 5, in real time. The cameras' server runs",
+        "on the same cores and is not counted. Age: from the decoded picture to its line, as each program tells it;",
+        "ultralytics does not.\n",
+        "| cameras | subject | served | worst served | cores | CPU ms/frame | age p50 / p99, ms | peak MiB | dropped |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    titles = {"moving": "High profile, B-frames", "plain": "Main profile, no B-frames"}
+    for kind, title in titles.items():
+        text = title
+        for subject in SUBJECTS:
+            sample = found[kind].get(subject)
+            if sample:
+                rows.append(f"| {text} | {TITLES[subject]} | {_camera_cells(sample, subject)} |")
+                text = ""
+    for name, sample in found["still"].items():
+        rows.append(f"| still scene, {name} motion gate | Penstock | {_camera_cells(sample, OURS)} |")
+    return "\n".join(rows)
+
+
+def _camera_cells(sample: Sample, subject: str) -> str:
+    if "failed" in sample:
+        return "failed: it never saw all cameras | | | | | | "
+    age = "" if subject == "ultralytics" else f"{sample['age_p50_ms']:.0f} / {sample['age_p99_ms']:.0f}"
+    drops = str(dropped(sample)) if "outcomes" in sample else ""
+    cost = f"{sample['cpu_ms']:.1f}" if sample["cpu_ms"] else ""
+    return (
+        f"{100 * min(1.0, sample['served']):.0f} % | {100 * min(1.0, sample['least_served']):.0f} % "
+        f"| {sample['cores']:.2f} | {cost} | {age} | {sample['rss_mib']:.0f} | {drops}"
+    )
+
+
+def _memory(part: Sample) -> str:
+    rows = ["## Memory\n", "| what | MiB |", "|---|---|"]
+    rows += [
+        f"| a bare session of job {name} that ran once | {mib:.0f} |" for name, mib in part["bare_rss_mib"].items()
+    ]
+    rows += [
+        f"| 16 files of 720p, light model: {TITLES[who]}, peak ({one['whole_fps']:.0f} frames/s, start included) "
+        f"| {one['rss_mib']:.0f} |"
+        for who, one in part["many"].items()
+    ]
+    return "\n".join(rows)
+
+
+def _curve(found: Sample) -> str:
+    rows = [
+        "## From 1 to 32 sources\n",
+        "| cameras | served | cores | others' cores | CPU ms/frame | age p50 / p99, ms | peak MiB | dropped |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    rows += [
+        f"| {point['cameras']} | {100 * min(1.0, point['served']):.0f} % | {point['cores']:.2f} "
+        f"| {point['others_cores']:.2f} | {point['cpu_ms'] or 0:.1f} "
+        f"| {point['age_p50_ms']:.0f} / {point['age_p99_ms']:.0f} | {point['rss_mib']:.0f} | {dropped(point)} |"
+        for point in found["cameras"]
+    ]
+    rows += ["", "| files at full speed | frames/s | CPU ms/frame | peak MiB |", "|---|---|---|---|"]
+    rows += [
+        f"| {point['files']} | {point['fps']:.1f} | {point['cpu_ms']:.2f} | {point['rss_mib']:.0f} |"
+        for point in found["files"]
+    ]
+    bend = next((point for point in found["cameras"] if point["served"] < SERVED), None)
+    if bend is None:
+        rows.append("\nIt does not bend up to here: every camera is served.")
+    else:
+        whole = bend["cores"] + bend["others_cores"]
+        rows.append(
+            f"\nIt bends at {bend['cameras']} cameras: it takes {bend['cores']:.2f} cores, the cameras' server and "
+            f"the system {bend['others_cores']:.2f}, {whole:.2f} in all. What is not served is dropped by queues "
+            f"({dropped(bend)} frames), so that what is served stays young."
+        )
+    return "\n".join(rows)

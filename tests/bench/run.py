@@ -1,202 +1,139 @@
-"""Measures Penstock, the limit and the naive loop, interleaved in one run. Standard library only.
+"""Measures Penstock, the limit and the rivals in one run, and writes `results/bench.md`, `.json` and `.png`.
 
-Every subject is a whole process. Each job is run on a short and on a long clip, one right after the other, and the
-difference of the two is what counts: start-up, loading the model, filling and draining the pipeline are in both and
-fall out, for every subject alike. The order of the subjects changes from round to round.
+Standard library only: this process must stay small, because a child's peak memory starts at that of its parent.
 """
 
 import argparse
 import json
 import os
 import sys
+import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from tests.bench.jobs import JOBS, SHORT_FRAMES, Job, ModelFile, config, models, repository
-from tests.bench.measure import ChildFailedError, Cost, machine, run_child
+from tests.bench import cameras, subjects, timed
+from tests.bench.jobs import JOBS, SHORT_FRAMES, Job, models, repository
+from tests.bench.measure import ChildFailedError, energy_j, machine, note, run_child
 from tests.bench.report import markdown
+from tests.bench.timed import Bench
 
-SUBJECTS = ("penstock", "limit", "naive")
-MANY = 16
-MANY_ROUNDS = 3
-ALONE_FRAMES = 40
-START_UPS = 5
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What all measurements need: where the clips and the outputs lie, and who is measured."""
-
-    work: Path
-    clips: Mapping[str, Path]
-    subjects: tuple[str, ...]
-    models: Mapping[str, ModelFile]
-
-    def run(self, subject: str, model: ModelFile, clips: list[Path], extra: tuple[str, ...] = ()) -> Cost:
-        """One child, from start to end.
-
-        Raises:
-            ChildFailedError: it failed.
-        """
-        out = self.work / "out" / f"{subject}.jsonl"
-        if subject == "penstock":
-            file = self.work / "bench.toml"
-            out = out.with_name("penstock_{source}.jsonl")
-            file.write_text(config(model, clips, out))
-            command = ["-m", "pipeline", "run", str(file), "--quiet"]
-        else:
-            size = (str(model.height), str(model.width))
-            inputs = [str(clip) for clip in clips]
-            command = ["-m", f"tests.bench.{subject}", str(model.path), str(out), *inputs, "--input", *size, *extra]
-        return run_child([sys.executable, *command], repository())
-
-    def written(self, subject: str) -> tuple[int, int]:
-        """Lines and detections in what the subject's last run wrote."""
-        lines = detections = 0
-        for path in (self.work / "out").glob(f"{subject}*.jsonl"):
-            with path.open() as file:
-                for row in file:
-                    lines += 1
-                    detections += len(json.loads(row)["predictions"])
-        return lines, detections
-
-
-def one(bench: Bench, subject: str, job: Job) -> dict[str, Any]:
-    """One subject on one job: the difference of a long and a short run."""
-    for old in (bench.work / "out").glob("*.jsonl"):
-        old.unlink()
-    model = bench.models[job.model]
-    short = bench.run(subject, model, [bench.clips[f"{job.size}:{SHORT_FRAMES}"]])
-    long = bench.run(subject, model, [bench.clips[f"{job.size}:{job.frames}"]])
-    lines, detections = bench.written(subject)
-    more = job.frames - SHORT_FRAMES
-    sample: dict[str, Any] = {
-        "fps": more / (long.wall_s - short.wall_s),
-        "cpu_ms": 1000 * (long.cpu_s - short.cpu_s) / more,
-        "whole_fps": job.frames / long.wall_s,
-        "rss_mib": long.rss_mib,
-        "lines": lines,
-        "detections": detections,
-        "others_cores": (short.others_cores * short.wall_s + long.others_cores * long.wall_s)
-        / (short.wall_s + long.wall_s),
-    }
-    sample["start_s"] = short.wall_s - SHORT_FRAMES / sample["fps"]
-    if "in_run_cpu_ms" in long.said:
-        sample["in_run_cpu_ms"] = long.said["in_run_cpu_ms"]
-    return sample
-
-
-def one_round(bench: Bench, job: Job, number: int) -> dict[str, Any]:
-    """All subjects once, in an order that depends on the round, and the stages of the limit alone."""
-    turn = number % len(bench.subjects)
-    samples: dict[str, Any] = {}
-    for subject in bench.subjects[turn:] + bench.subjects[:turn]:
-        samples[subject] = one(bench, subject, job)
-        sample = samples[subject]
-        note(
-            f"  {job.name:5} {subject:9} {sample['fps']:7.1f} fps {sample['cpu_ms']:6.2f} CPU ms"
-            f" {sample['rss_mib']:5.0f} MiB {sample['detections']:6} found, others {sample['others_cores']:.2f} cores"
-        )
-    clip = bench.clips[f"{job.size}:{SHORT_FRAMES}"]
-    alone = bench.run("limit", bench.models[job.model], [clip], ("--alone", str(ALONE_FRAMES)))
-    samples["alone_cpu_ms"] = alone.said["alone_cpu_ms"]
-    return samples
-
-
-def many_files(bench: Bench) -> dict[str, Any]:
-    """Peak memory and throughput of 16 files at once, light model; the limit has one decoder thread a file."""
-    found: dict[str, Any] = {}
-    for size in ("720", "1080"):
-        clips = [bench.clips[f"{size}:{SHORT_FRAMES}"]] * MANY
-        costs: dict[str, list[Cost]] = {subject: [] for subject in bench.subjects if subject != "naive"}
-        for _ in range(MANY_ROUNDS):
-            for subject, samples in costs.items():
-                samples.append(bench.run(subject, bench.models["light"], clips, ("--decode-threads", "1")))
-        found[size] = {
-            subject: {
-                "rss_mib": median(cost.rss_mib for cost in samples),
-                "whole_fps": median(MANY * SHORT_FRAMES / cost.wall_s for cost in samples),
-            }
-            for subject, samples in costs.items()
-        }
-        for subject, figures in found[size].items():
-            note(f"  {MANY} x {size}p {subject:9} {figures['rss_mib']:5.0f} MiB {figures['whole_fps']:6.1f} fps")
-    return found
-
-
-def start_up(bench: Bench) -> dict[str, list[float]]:
-    """Seconds that `penstock --help` and `penstock check` take, whole process."""
-    file = bench.work / "bench.toml"
-    file.write_text(config(bench.models["light"], [bench.clips[f"720:{SHORT_FRAMES}"]], bench.work / "out" / "x.jsonl"))
-    script = Path(sys.executable).with_name("penstock")
-    program = [str(script)] if script.exists() else [sys.executable, "-m", "pipeline"]
-    taken: dict[str, list[float]] = {"help": [], "check": []}
-    for _ in range(START_UPS):
-        taken["help"].append(run_child([*program, "--help"], repository()).wall_s)
-        taken["check"].append(run_child([*program, "check", str(file)], repository()).wall_s)
-    return taken
+PARTS = ("jobs", "memory", "cameras", "curve")
+OTHER_PARTS_S = 230.0
+"""What memory and cameras take, about; the rest of the time is for rounds of the jobs."""
 
 
 def make_clips(work: Path) -> dict[str, Path]:
-    """All clips, made by a child: this process must stay small."""
-    wanted = sorted({f"{job.size}:{n}" for job in JOBS for n in (job.frames, SHORT_FRAMES)})
-    note("making clips where they are missing (once, under a minute)")
-    command = [sys.executable, "-m", "tests.bench.clips", *wanted, "--work", str(work)]
+    """All clips, made by a child."""
+    wanted = {f"{job.size}:{n}" for job in JOBS for n in (job.frames, job.slow_frames, SHORT_FRAMES) if n}
+    wanted |= {f"720:{frames}" for frames in cameras.FILE_FRAMES.values()} | {"720:600", "plain:600", "still:600"}
+    note("making clips where they are missing (once, about a minute)")
+    command = [sys.executable, "-m", "tests.bench.clips", *sorted(wanted), "--work", str(work)]
     return {name: Path(path) for name, path in run_child(command, repository()).said.items()}
 
 
-def note(text: str) -> None:
-    """Progress goes to standard error."""
-    print(text, file=sys.stderr, flush=True)
+def jobs_part(bench: Bench, chosen: Sequence[Job], rounds: int, budget_s: float) -> dict[str, Any]:
+    """The jobs over files: a round with everybody, then as many more as there is time for.
+
+    Every second one is with everybody, if that fits; the others are of Penstock and the limit, whose ratio is near 1.
+    """
+    found: dict[str, Any] = {
+        job.name: {
+            **asdict(job),
+            "model": asdict(replace(bench.models[job.model], path=Path())),
+            "why_not": {
+                name: reason
+                for name in bench.subjects
+                if (reason := subjects.why_not(name, job, bench.models[job.model]))
+            },
+            "rounds": [],
+        }
+        for job in chosen
+    }
+    began = time.monotonic()
+    took_s: dict[bool, float] = {}
+    everybody = True
+    for number in range(rounds):
+        left_s = budget_s - (time.monotonic() - began)
+        everybody = not everybody if number else True
+        everybody = everybody and (not number or took_s[True] <= left_s)
+        if number and took_s.get(everybody, took_s[True] / 2) > left_s:
+            break
+        note(f"round {number + 1}{'' if everybody else ', Penstock and the limit'}")
+        round_began = time.monotonic()
+        for job in chosen:
+            if everybody or job.compared:
+                found[job.name]["rounds"].append(timed.measure(bench, job, number, rivals=everybody))
+        took_s[everybody] = time.monotonic() - round_began
+    return {"jobs": found, "start_up_s": timed.start_up(bench)}
+
+
+def memory_part(bench: Bench, chosen: Sequence[Job], rounds: int) -> dict[str, Any]:
+    """16 files at once, and what a bare session takes."""
+    bare = {job.name: timed.bare_session(bench, job) for job in chosen if job.does == "lines"}
+    return {"many": timed.many_files(bench, rounds), "bare_rss_mib": bare}
+
+
+def measure(bench: Bench, chosen: Sequence[Job], options: argparse.Namespace) -> dict[str, Any]:
+    """The parts and jobs that were asked for; the others as they are in `bench.json`."""
+    timed.warm_up(bench, [*chosen, cameras.JOB])
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "jobs": lambda: jobs_part(bench, chosen, options.rounds, 60 * options.minutes - OTHER_PARTS_S),
+        "memory": lambda: memory_part(bench, chosen, 1 if options.quick else 2),
+        "cameras": lambda: cameras.served(bench, options.span),
+        "curve": lambda: cameras.curve(bench, options.span, 16 if options.quick else 32),
+    }
+    file = options.results / "bench.json"
+    report: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    report = {name: part for name, part in report.items() if name in PARTS and "took_s" in part}
+    for name in PARTS:
+        if name in options.parts.split(","):
+            began = time.monotonic()
+            before = report.get(name, {})
+            report[name] = parts[name]()
+            if name == "jobs":
+                report[name]["jobs"] = before.get("jobs", {}) | report[name]["jobs"]
+            report[name] |= {
+                "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+                "took_s": time.monotonic() - began,
+                "machine": machine(repository()),
+            }
+    return report
 
 
 def main() -> None:
-    """Measure, print the table, write `results/bench.json` and `results/bench.md`."""
+    """Measure, print the page, write it; parts that were not asked for stay as they were in `bench.json`."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.run", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="one round: under two minutes, for a first look")
+    parser.add_argument("--minutes", type=float, default=9.5, help="for all but the curve: more rounds fit into more")
+    parser.add_argument("--rounds", type=int, default=9, help="of the jobs at the most")
+    parser.add_argument("--span", type=float, default=8.0, metavar="SECONDS", help="how long cameras are watched")
+    parser.add_argument("--quick", action="store_true", help="one round and short spans, for a first look")
+    parser.add_argument("--parts", default=",".join(PARTS[:-1]), help=f"which of {','.join(PARTS)}")
     parser.add_argument("--jobs", default=",".join(job.name for job in JOBS), help="which, with commas between")
-    parser.add_argument("--subjects", default=",".join(SUBJECTS), help="which, with commas between")
+    parser.add_argument("--subjects", default=",".join(subjects.SUBJECTS), help="which, with commas between")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "penstock-bench"
     parser.add_argument("--work", type=Path, default=cache, help="where clips and outputs go")
     parser.add_argument("--results", type=Path, default=Path(__file__).with_name("results"))
     options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.span = 1, 5.0
     chosen = [job for job in JOBS if job.name in options.jobs.split(",")]
-    subjects = tuple(name for name in SUBJECTS if name in options.subjects.split(","))
-    began = time.monotonic()
-    (options.work / "out").mkdir(parents=True, exist_ok=True)
-    bench = Bench(options.work, make_clips(options.work), subjects, models())
-    report: dict[str, Any] = {
-        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(repository()),
-        "jobs": {
-            j.name: {**asdict(j), "model": asdict(replace(bench.models[j.model], path=Path())), "rounds": []}
-            for j in chosen
-        },
-        "bare_rss_mib": {j.name: [] for j in chosen},
-    }
-    for number in range(1 if options.quick else options.rounds):
-        note(f"round {number + 1}")
-        for job in chosen:
-            report["jobs"][job.name]["rounds"].append(one_round(bench, job, number))
-            model = bench.models[job.model]
-            size = (str(model.height), str(model.width))
-            bare = [sys.executable, "-m", "tests.bench.bare_session", str(model.path), "--input", *size]
-            report["bare_rss_mib"][job.name].append(run_child(bare, repository()).said["peak_rss_mib"])
-    report["many"] = many_files(bench)
-    if "penstock" in subjects:
-        report["start_up_s"] = start_up(bench)
-    report["took_s"] = time.monotonic() - began
-    table = markdown(report)
+    who = tuple(name for name in subjects.SUBJECTS if name in options.subjects.split(","))
+    clips = make_clips(options.work)
+    with tempfile.TemporaryDirectory(prefix="run-", dir=options.work) as folder:  # others may be at it, too
+        report = measure(Bench(Path(folder), clips, who, models()), chosen, options)
+    report["rivals"] = dict(subjects.notes())
+    report["energy"] = energy_j() is not None
     options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / "bench.json").write_text(json.dumps(report, indent=1, default=str) + "\n")
-    (options.results / "bench.md").write_text(table)
-    print(table)
+    file = options.results / "bench.json"
+    file.write_text(json.dumps(report, indent=1, default=str) + "\n")
+    page = markdown(report)
+    (options.results / "bench.md").write_text(page)
+    run_child([sys.executable, "-m", "tests.bench.plot", str(file)], repository())
+    print(page)
 
 
 if __name__ == "__main__":

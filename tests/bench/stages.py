@@ -62,9 +62,13 @@ class Model:
         self.yolox = self.session.get_outputs()[0].shape[-1] == 85
         labels = self.session.get_modelmeta().custom_metadata_map.get("names")
         self.names = tuple(ast.literal_eval(labels).values()) if labels else COCO_80
-        self.quoted = tuple(json.dumps(name) for name in self.names)
+        self.quoted: tuple[str, ...] = tuple(json.dumps(name) for name in self.names)
         if self.yolox:
             self.grid, self.stride = _yolox_grid(height, width)
+
+    def shrinker(self, frame: av.VideoFrame) -> "Shrinker":
+        """One for a worker and frames of this size."""
+        return Shrinker(self, frame)
 
     def run(self, pixels: FloatArray) -> FloatArray:
         """The raw output for one letterboxed picture."""

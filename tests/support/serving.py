@@ -101,7 +101,16 @@ class FakeControl:
             "uptime_s": 1.5,
             "stopping": False,
             "sources": [source(name) for name in self.sources],
-            "backends": [{"name": "local", "model": "m.onnx", "ready": True, "error": None, "on_fallback": False}],
+            "backends": [
+                {
+                    "name": "local",
+                    "model": "m.onnx",
+                    "ready": True,
+                    "error": None,
+                    "on_fallback": False,
+                    "devices": ["cpu"],
+                }
+            ],
             "sinks": [
                 {
                     "name": "s",
