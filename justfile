@@ -41,12 +41,15 @@ bench-setup *NAMES:
 bench-gpu *ARGS:
     uv run --extra demo python -m tests.bench.gpu {{ ARGS }}
 
-# What drawing costs, and what shrinking costs in time and in accuracy.
+# Single choices: drawing, shrinking, skipping, tracking, graphs, batches, 8 bits.
 bench-parts:
     uv run --extra demo python tests/bench/draw.py
     uv run --extra demo python tests/bench/shrink.py
     uv run --extra demo python tests/bench/skip.py
     uv run --extra demo python tests/bench/tracking.py
+    uv run --extra demo python -m tests.bench.graph
+    uv run --extra demo python tests/bench/batches.py --write
+    uv run --extra demo python tests/bench/int8.py
 
 # Every way into a model (square, rectangle, in the graph, INT8) against reference boxes and labelled pictures.
 bench-accuracy *ARGS:

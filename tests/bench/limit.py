@@ -123,7 +123,7 @@ def decode(source: int, path: str, how: How, frames: "queue.Queue[Job]") -> None
         wanted = container.decode(stream)
         if how.fps:
             if stream.codec_context.has_b_frames:
-                stream.codec_context.skip_frame = "BIDIR"  # those are referred to by none; enough are left
+                stream.codec_context.skip_frame = "NONREF"  # not BIDIR: P-frames build on B-frames that are references
             wanted = sampled(wanted, how.fps)
         for seq, frame in enumerate(wanted):
             frames.put((source, Of(f"clip{source}", seq, path, frame, time.perf_counter())))
