@@ -225,7 +225,8 @@ def run_command_line(args: list[str] | None = None) -> int:  # noqa: PLR0911  (o
         sys.stderr.close()
         return 1
     except OSError as error:
-        click.echo(f"penstock: {error.strerror or error}", err=True)
+        file = f"{error.filename}: " if error.filename else ""
+        click.echo(f"penstock: {file}{error.strerror or error}", err=True)
         return 1
     return code if isinstance(code, int) else 0
 

@@ -14,6 +14,7 @@ from pipeline.config.settings import ConfigProblems, Settings
 from pipeline.contracts.component import Finding
 from pipeline.contracts.secret import redact
 from pipeline.contracts.source import LiveSourceConfig
+from pipeline.devices.gpus import cuda_devices
 from pipeline.registry import Registry
 from pipeline.telemetry.logs import printable
 from pipeline.version import version
@@ -76,7 +77,7 @@ def clock(synchronised: Path = SYNCHRONISED) -> Finding:
 
 
 def hardware_decoders() -> Finding:
-    """Which of FFmpeg's hardware devices can be opened here, for what it is worth: Penstock decodes on the CPU."""
+    """Which of FFmpeg's hardware devices can be opened here, and what decodes where nothing is said."""
     try:
         import av
         from av.codec.hwaccel import HWAccel, hwdevices_available
@@ -91,7 +92,18 @@ def hardware_decoders() -> Finding:
             found.append(f"{device} no")
         else:
             found.append(f"{device} opens")
-    return Finding(True, "decoders", f"hardware: {', '.join(found) or 'none built in'}; Penstock decodes on the CPU")
+    usual = "a GPU" if cuda_devices() else "the CPU"
+    hardware = ", ".join(found) or "none built in"
+    return Finding(True, "decoders", f'hardware: {hardware}; decode = "auto" decodes on {usual}')
+
+
+def wished_decoder(name: str, wish: str) -> Finding | None:
+    """A source that wants a GPU to decode which is not here: it would run, on the CPU."""
+    kind, _, number = wish.partition(":")
+    if kind != "cuda" or cuda_devices() > int(number or 0):
+        return None
+    absent = f"there is no GPU {number}" if cuda_devices() else "there is no GPU"
+    return Finding(False, f"source {name}", f'decode = "{wish}", but {absent}: the CPU would decode')
 
 
 def disk(subject: str, folder: Path) -> Finding:
@@ -155,6 +167,10 @@ def _of_config(path: Path, registry: Registry) -> Iterator[Finding]:
         yield Finding(True, "config", f"{path}: ok")
     for subject, folder in dict(_folders(settings)).items():
         yield disk(subject, folder)
+    for name, source in settings.sources.items():
+        finding = wished_decoder(name, getattr(source, "decode", "auto"))
+        if finding is not None:
+            yield finding
     cameras = {name: source for name, source in settings.sources.items() if isinstance(source, LiveSourceConfig)}
     yield from probe(cameras, settings.data_dir)
 

@@ -104,7 +104,8 @@ def _page(kind: str, account: Account, entered: str, still_open: str) -> str:
     name = account.name.removeprefix(f"{kind} ")
     became = f" = {' + '.join(parts)}" if parts else ""
     before = f" + {account.restored:,} restored" if account.restored else ""
-    return f"  {kind} {name}: {account.entered:,} {entered}{before}{became}"
+    skipped = f", {account.skipped:,} not decoded (not wanted)" if account.skipped else ""
+    return f"  {kind} {name}: {account.entered:,} {entered}{before}{became}{skipped}"
 
 
 def _shortest(path: str) -> str:

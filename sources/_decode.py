@@ -12,7 +12,7 @@ from typing import Protocol
 from pipeline.contracts.frame import FailedFrame
 from sources._decoder import CPU, Decoder, FellBack, HardwareLostError, unheard
 from sources._decoding import Decoding
-from sources._file_frames import DecodedFrame, FrameTimes
+from sources._file_frames import DecodedFrame, FrameTimes, SkippedFrame
 from sources._file_reading import Item, Reading
 from sources._file_skip import Lookahead, rules_of
 from sources._file_timeline import TIME_TOLERANCE_S
@@ -118,12 +118,15 @@ class VideoFile:
             FatalError: the decoder fails on and on.
         """
         seekable = start_s > 0 and self._start_s is not None
+        rules = rules_of(self._stream)
+        # A frame that was left out tells nothing of what the decoder has before it, except where each stands alone.
+        known = (DecodedFrame, SkippedFrame) if rules is not None and rules.intra else DecodedFrame
         for back_s in _SEEK_BACK_S if seekable else ():
             if start_s - back_s <= 0 or not self._seek(start_s - back_s):
                 break
             with contextlib.closing(self._until_the_end(stop)) as frames:
                 # What fails before the first good frame lies before the start, where nobody looks.
-                first = next((item for item in frames if isinstance(item, DecodedFrame)), None)
+                first = next((item for item in frames if isinstance(item, known)), None)
                 if first is not None and first.pts_s <= start_s:
                     yield from _starting_at(start_s, itertools.chain([first], frames))
                     return

@@ -13,6 +13,7 @@ from pipeline.contracts.secret import SecretUrl
 from sources._decoding import Decoding
 from sources._live_clock import StreamClock
 from sources._live_tls import Tls
+from sources._live_undecoded import Undecoded
 
 if TYPE_CHECKING:
     from sources._live_reader import LiveFrame
@@ -71,8 +72,14 @@ class LiveSource:
         self._ctx = ctx
         self._seq = 0
         self._times = StreamClock()
+        self._undecoded = Undecoded()
         self._ring = ctx.packets(ctx.name)
         self._details: Mapping[str, str | int | float] = {"transport": plan.transport}
+
+    @property
+    def skipped_frames(self) -> int:
+        """Frames that were not decoded, over all connections: see `Undecoded`."""
+        return self._undecoded.count
 
     def details(self) -> Mapping[str, str | int | float]:
         """Codec, decoder, transport, size and rate, as far as they are known."""
@@ -90,7 +97,7 @@ class LiveSource:
             return
         plan = self._plan.with_sound() if self._ring.wants_audio else self._plan
         with (
-            closing(Connection(plan, self._ctx.clock, self._ring, self._ctx.fell_back)) as connection,
+            closing(Connection(plan, self._ctx.clock, self._ring, self._ctx.fell_back, self._undecoded)) as connection,
             closing(connection.items(stop)) as items,
         ):
             self._times.begin_connection(connection.interval_s)

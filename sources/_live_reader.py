@@ -23,6 +23,7 @@ from sources._live_errors import as_error, closed, no_picture
 from sources._live_pace import Pace, Rate
 from sources._live_packets import Tap
 from sources._live_skip import Decode, Skipping
+from sources._live_undecoded import Undecoded
 from sources._open import MEDIA_ERRORS, reason
 
 if TYPE_CHECKING:
@@ -69,7 +70,16 @@ class Connection:
         TransientError: it cannot be opened, and why.
     """
 
-    def __init__(self, plan: Plan, clock: Clock, ring: PacketRing, fell_back: FellBack = unheard) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        clock: Clock,
+        ring: PacketRing,
+        fell_back: FellBack = unheard,
+        undecoded: Undecoded | None = None,
+    ) -> None:
+        self._undecoded = undecoded or Undecoded()
+        self._undecoded.begin_connection()
         self._plan = plan
         self._clock = clock
         self._container = _open(plan, clock)
@@ -102,6 +112,7 @@ class Connection:
 
     def close(self) -> None:
         """Close it; frames that were handed out stay good."""
+        self._undecoded.end()
         self._tap.close()
         self._decoder.close()
         self._container.close()
@@ -132,6 +143,7 @@ class Connection:
             if self._rate.passed(now_s, keyframe=packet.is_keyframe):
                 self.details = {**self.details, **self._rate.details}
             if not self._wants(packet, raw_s if self._stamped else now_s):
+                self._undecoded.leave_out()
                 continue
             if self._pace is not None and not self._pace.wait(raw_s, self._clock, stop):
                 return
@@ -154,9 +166,12 @@ class Connection:
     def _decoded(self, packet: "Packet[VideoStream]") -> Iterator[LiveFrame | FailedFrame]:
         decoder = self._decoder
         alone = self._skipping.mode is Decode.KEYFRAMES and packet.size > 0
+        only_reference = self._skipping.mode is Decode.REFERENCES
+        if packet.size and not alone:
+            self._undecoded.give(packet.pts, only_reference=only_reference)
         began_s = self._clock.monotonic()
         try:
-            frames = decoder.decode(packet, only_reference=self._skipping.mode is Decode.REFERENCES)
+            frames = decoder.decode(packet, only_reference=only_reference)
             if alone:  # without its followers a decoder that reorders would hold it back
                 frames += decoder.drain()
         except HardwareLostError as error:
@@ -164,6 +179,7 @@ class Connection:
             yield FailedFrame(f"{self._plan.shown}: a frame cannot be decoded: {error}")
             return
         except MEDIA_ERRORS as error:
+            self._undecoded.fail(packet.pts)
             if self._good_start:
                 yield FailedFrame(f"{self._plan.shown}: a frame cannot be decoded: {reason(error)}")
             return
@@ -179,6 +195,7 @@ class Connection:
     def _frame(self, frame: VideoFrame, decode_s: float) -> LiveFrame | FailedFrame | None:
         now_s = self._clock.monotonic()
         corrupt = bool(frame.is_corrupt)
+        self._undecoded.come(frame.pts)
         if not self._good_start:
             if corrupt and not frame.key_frame:
                 return None
@@ -201,6 +218,7 @@ class Connection:
 
     def _use_cpu(self, why: str) -> None:
         """It begins like a new connection: what comes before the next keyframe builds on what it never saw."""
+        self._undecoded.end()
         self._decoder.use_cpu(why)
         self._good_start = False
         self.details = {**self.details, "decoder": self._decoder.device}
@@ -209,6 +227,7 @@ class Connection:
         before = self._skipping.mode
         wanted = self._skipping.wants(at_s, packet.is_keyframe)
         if self._skipping.mode is not before and Decode.KEYFRAMES in (before, self._skipping.mode):
+            self._undecoded.throw_away()
             self._decoder.context.flush_buffers()
         return wanted
 

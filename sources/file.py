@@ -122,6 +122,11 @@ class FileSource:
         """Frames in all, by the header of the file; None for several files, endless loops and before it is open."""
         return None if self._expected_frames is None else self._expected_frames - self._skipped
 
+    @property
+    def skipped_frames(self) -> int:
+        """Frames inside of the window that were not decoded, of all files and rounds: the gaps in `seq`."""
+        return self._skipped
+
     def details(self) -> Mapping[str, str | int | float]:
         """Codec, decoder, size and rate of the file that is played."""
         return self._details

@@ -3,7 +3,7 @@
 from abc import ABC
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import ByteSize, Field, StringConstraints
 
 from pipeline.backends._onnx_device import OnFallback
 from pipeline.contracts.backend import BackendConfig
@@ -39,10 +39,9 @@ class RunConfig(BackendConfig, ABC):
     max_run_s: float = Field(
         default=0.033, gt=0, le=10, description="GPU: batches grow as long as a run takes no longer than this"
     )
-    max_gpu_bytes: int | None = Field(
+    max_gpu_bytes: Annotated[ByteSize, Field(ge=1 << 28)] | None = Field(
         default=None,
-        ge=1 << 28,
-        description="memory that the model may take on each GPU; as much as there is, if left out",
+        description='memory that the model may take on each GPU, e.g. "2GiB"; as much as there is, if left out',
     )
     tensorrt: Literal["auto"] | bool = Field(
         default="auto",

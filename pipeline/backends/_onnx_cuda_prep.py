@@ -14,6 +14,7 @@ from pipeline.models.graph_planes import SLOT, PlanesIn, SlotOut, planes_graph
 MOST_GEOMETRIES = 16
 """Sessions that are kept. A camera has one geometry; each session holds handles of CUDA's libraries, some megabytes."""
 
+_AGAIN_S = 60.0  # after a session did not start: the device may have had no memory for it just then
 _EXCHANGE_S = 2.0  # a stream whose pictures change size all the time must not have a session made for each of them
 
 
@@ -57,6 +58,7 @@ class Preps:
         self._refused = refused
         self._most = most
         self._made: OrderedDict[tuple[PlanesIn, SlotOut], _Prep | None] = OrderedDict()
+        self._not_before: dict[tuple[PlanesIn, SlotOut], float] = {}
         self._told: set[str] = set()
         self._exchanged_at = now_s() - _EXCHANGE_S
         self._lock = threading.Lock()
@@ -95,24 +97,27 @@ class Preps:
         if key in self._made:
             self._made.move_to_end(key)
             return self._made[key]
+        if key in self._not_before and self._now_s() < self._not_before[key]:
+            return None
         if len(self._made) >= self._most:
             if self._now_s() - self._exchanged_at < _EXCHANGE_S:
                 return None
             self._exchanged_at = self._now_s()
             self._made.popitem(last=False)
-        found = self._made[key] = self._load(planes, slot)
-        return found
-
-    def _load(self, planes: PlanesIn, slot: SlotOut) -> _Prep | None:
         try:
             session = self._make(planes_graph(planes, slot))
         except CannotComposeError as error:
             self._refuse(str(error))
+            self._made[key] = None
             return None
         if session is None:
-            self._refuse("onnxruntime cannot run all of it there")
+            self._refuse("onnxruntime could not start it there")
+            if len(self._not_before) >= self._most:
+                self._not_before.clear()
+            self._not_before[key] = self._now_s() + _AGAIN_S
             return None
-        return _Prep(session, session.io_binding())
+        found = self._made[key] = _Prep(session, session.io_binding())
+        return found
 
     def _refuse(self, reason: str) -> None:
         if reason not in self._told and len(self._told) < self._most:

@@ -42,7 +42,8 @@ def start(config: RunConfig, model: Path, ctx: Context, description: ModelDescri
         plan = usual_plan(config, description, found)
     if config.tensorrt is True and found.gpu is None:
         raise ConfigError(f"tensorrt = true, but the model runs on {found.device}", key="tensorrt")
-    shapes = trial(session, runtime, description, plan.max_batch)
+    # On a GPU batches are halved where memory is short, here as later.
+    shapes = trial(session, runtime, description, plan.max_batch, may_halve=found.gpu is not None)
     return Started(session, runtime, found, shapes, plan, "" if kept is None else f"tuned before: {kept}")
 
 

@@ -1,5 +1,6 @@
 """The edge to onnxruntime: makes the one session, and turns its errors into ours."""
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -12,6 +13,7 @@ from pipeline.contracts.errors import ConfigError, FatalError, PenstockError, Tr
 
 _QUIET = 4  # "fatal": what goes wrong is raised as well, and the terminal is not onnxruntime's to write on
 _MAX_MESSAGE_CHARS = 300
+_PRELOADING = threading.Lock()
 _OUT_OF_MEMORY = (
     *("out of memory", "failed to allocate", "bad_alloc", "bfc_arena", "cudaerrormemoryallocation", "cuda failure 2:"),
     *("cudnn_status_alloc_failed", "cublas_status_alloc_failed"),
@@ -82,11 +84,12 @@ class Runtime:
 
         onnxruntime prints what it does not find: standard output belongs to results, and the session says it again.
         """
-        self._module.print = lambda *_, **__: None
-        try:
-            self._module.preload_dlls()
-        finally:
-            del self._module.print
+        with _PRELOADING:  # several threads may start sessions, and the module is one for all
+            self._module.print = lambda *_, **__: None
+            try:
+                self._module.preload_dlls()
+            finally:
+                del self._module.print
 
     @property
     def version(self) -> str:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.backends._onnx_device import DeviceChoice
-from pipeline.backends._onnx_session import Runtime, Session, decide_run_error, zeros
+from pipeline.backends._onnx_session import OutOfMemoryError, Runtime, Session, decide_run_error, zeros
 from pipeline.backends._onnx_tuning import Plan
 from pipeline.contracts.errors import ConfigError
 from pipeline.contracts.frame import Size
@@ -50,14 +50,30 @@ class Started(NamedTuple):
         return self.plan.max_batch
 
 
-def trial(session: Session, runtime: Runtime, model: ModelDescription, batch: int) -> Shapes:
-    """Run once with an empty picture: warms up, and tells the true shapes."""
+def trial(
+    session: Session, runtime: Runtime, model: ModelDescription, batch: int, *, may_halve: bool = False
+) -> Shapes:
+    """Run once with empty pictures: warms up, and tells the true shapes.
+
+    Args:
+        session: the model.
+        runtime: what it is loaded with.
+        model: how it is fed.
+        batch: so many pictures.
+        may_halve: fewer do, too, where there is no memory for so many.
+
+    Raises:
+        ConfigError: the model does not run, or takes no batch.
+    """
     rows = model.fixed_batch or batch
     try:
         shapes = run_empty(session, model, model.input_size, rows)
     except runtime.errors as error:
+        decided = decide_run_error(error)
+        if may_halve and rows > 1 and model.fixed_batch is None and isinstance(decided, OutOfMemoryError):
+            return trial(session, runtime, model, (rows + 1) // 2, may_halve=True)
         fed = f"fed with {model.image.dtype} {list(shape_of(model, model.input_size, rows))}"
-        raise ConfigError(f"{model.file.path}: {decide_run_error(error)} ({fed})", key="model") from error
+        raise ConfigError(f"{model.file.path}: {decided} ({fed})", key="model") from error
     if rows > 1 and all(len(s) < 2 or s[0] != rows for s in shapes.values()):
         raise ConfigError(f"{model.file.path}: fed with {rows} frames, the model answers {shapes}", key="max_batch")
     return shapes

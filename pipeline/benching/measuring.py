@@ -1,6 +1,5 @@
 """One `penstock bench` from beginning to end: stages, the whole at full speed, what follows, and the proof of it."""
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import NamedTuple
 
 from pipeline.benching.capacity import Costs, Facts, Share, advice, camera_cores, cameras, corrected, rates
 from pipeline.benching.dry_run import Dry, Stage, dry_of, fast_file
+from pipeline.benching.folder import passing_folder
 from pipeline.benching.machine import cores, machine
 from pipeline.benching.running import Ran, run_for
 from pipeline.benching.stages import Stages, measure
@@ -94,8 +94,7 @@ def bench(settings: Settings, seconds: float, say: Say) -> Measured:
         ConfigError: it cannot be measured, and why.
         ConfigProblems: something that was asked for cannot be had.
     """
-    with tempfile.TemporaryDirectory(prefix="penstock-bench-") as name:
-        folder = Path(name)
+    with passing_folder("penstock-bench-") as folder:
         say("looking at the sources ...")
         dry = dry_of(settings, folder, look_s=seconds * 0.1)
         say("measuring each stage ...")

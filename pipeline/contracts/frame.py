@@ -151,7 +151,8 @@ class Frame:
 
     Attributes:
         source: name of the source in pipeline.toml.
-        seq: 0, 1, 2, ... as decoded by this source; a gap further down is an outcome that the ledger counted.
+        seq: 0, 1, 2, ... in this source; every gap is counted: as an outcome in the ledger, or, in a file, as frames
+            that were never decoded because nobody would have wanted them (`Sparing`).
         pts_s: position in the source's own timeline in seconds, from the container; never `seq / fps` where the
             container knows better. None where the source has no timeline.
         captured_at: Unix seconds.

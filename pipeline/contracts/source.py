@@ -45,6 +45,20 @@ class Counted(Protocol):
 
 
 @runtime_checkable
+class Sparing(Protocol):
+    """A source that leaves frames undecoded where nobody would want them: they are counted, too."""
+
+    @property
+    def skipped_frames(self) -> int:
+        """Frames that were there and were never decoded, because they would have been sampled out.
+
+        Over all attempts: it only grows. No frame in it was yielded, as a `Frame` or as a `FailedFrame`. Called from
+        any thread, must not block.
+        """
+        ...
+
+
+@runtime_checkable
 class Described(Protocol):
     """A source that can say what it is reading, for status pages."""
 

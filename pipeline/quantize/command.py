@@ -29,8 +29,9 @@ def quantize(model: str, *, max_loss: float | None, **options: Any) -> int:
     """Make an 8-bit twin (INT8) of MODEL for this CPU, and say what accuracy it costs and what speed it wins.
 
     It is calibrated on your own pictures, prepared as the pipeline does it; every third is held out. With --labels the
-    cost is average precision, without them how far the twin agrees with the float model. The first and last layers
-    stay float, more of them where the loss demands it.
+    cost is average precision on the labelled pictures (on those it was calibrated on as well, if they are the same);
+    without them it is how far the twin agrees with the float model on what was held out. The first and last layers stay
+    float, more of them where the loss demands it.
 
     Exit code 0: written; 1: it lost more than --max-loss and was not written; 78: it cannot be done.
 

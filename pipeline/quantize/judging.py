@@ -56,9 +56,8 @@ class Accuracy(NamedTuple):
 
     def __str__(self) -> str:
         if self.before is not None:
-            return (
-                f"AP {self.before:.4f} -> {self.after:.4f} on {self.pictures} labelled pictures: {self.loss:.4f} lost"
-            )
+            change = f"{abs(self.loss):.4f} {'lost' if self.loss >= 0 else 'won'}"
+            return f"AP {self.before:.4f} -> {self.after:.4f} on {self.pictures} labelled pictures: {change}"
         if math.isnan(self.after):
             return (
                 f"unknown: nothing is found in {self.pictures} held-out pictures, by neither model; calibrate on "

@@ -3,7 +3,6 @@
 import hashlib
 import math
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
+from pipeline.benching.folder import passing_folder
 from pipeline.benching.machine import machine
 from pipeline.contracts.errors import ConfigError
 from pipeline.contracts.frame import Frame, Size
@@ -117,8 +117,8 @@ def quantize(order: Order, say: Say) -> Outcome:
     if out.exists() and out.samefile(model):
         raise ConfigError(f"--output {out} is the model itself")
     _refuse_output(out)
-    with tempfile.TemporaryDirectory(prefix="penstock-quantize-") as name:
-        return _Work(order, model, out, Path(name), say).done()
+    with passing_folder("penstock-quantize-") as folder:
+        return _Work(order, model, out, folder, say).done()
 
 
 class _Work:
@@ -150,10 +150,8 @@ class _Work:
             few = f"{pictures} picture{'s are' if pictures != 1 else ' is'}"
             raise ConfigError(f"{few} too few: {EVERY} are needed, so that one can be held out")
         size = _sizes(sizes)
-        say(
-            f"calibrated  {pictures} picture{'s' * (pictures != 1)} at {size}, {order.method}; "
-            f"{len(held)} more held out"
-        )
+        judges = f"{len(self._labelled)} labelled ones" if self._labelled else f"{len(held)} more, held out,"
+        say(f"calibrated  {pictures} picture{'s' * (pictures != 1)} at {size}, {order.method}; {judges} judge it")
         with closing(opened(self._model, self._keys, self._folder)) as before:
             again, truth = self._judged(held)
             seen = seen_by(before, again())

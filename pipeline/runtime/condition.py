@@ -120,6 +120,7 @@ class Condition:
             corrupt=self._corrupt,
             time_jumps=self._time_jumps,
             clock_offset_s=self._clock_offset_s,
+            skipped=account.skipped,
         )
 
     def _come_up(self) -> None:

@@ -55,6 +55,7 @@ class Account:
         outcomes: how many ended how; every outcome that exists is there.
         open: frames in flight, or results pending.
         restored: results that entered before, in another run or at somebody's order: out of a spool.
+        skipped: frames that were never decoded, because nobody would have wanted them: they did not enter.
     """
 
     name: str
@@ -62,12 +63,14 @@ class Account:
     outcomes: Mapping[str, int]
     open: int
     restored: int = 0
+    skipped: int = 0
 
     def plus(self, other: "Account") -> "Account":
         """The sum of two pages, under this one's name."""
         outcomes = {name: count + other.outcomes[name] for name, count in self.outcomes.items()}
-        restored = self.restored + other.restored
-        return Account(self.name, self.entered + other.entered, outcomes, self.open + other.open, restored)
+        entered, still_open = self.entered + other.entered, self.open + other.open
+        restored, skipped = self.restored + other.restored, self.skipped + other.skipped
+        return Account(self.name, entered, outcomes, still_open, restored, skipped)
 
     def fault(self, *, drained: bool) -> str | None:
         """What is wrong with this page, in words, or None; after a drain nothing may be open."""
@@ -89,7 +92,7 @@ class Page:
         self.name = name
         self._lock = threading.Lock()
         self._entered = 0
-        self._restored = 0
+        self._restored = self._skipped = 0
         self._open = 0
         self._written_off = False
         self._outcomes: dict[str, int] = {str(outcome): 0 for outcome in outcomes}
@@ -119,6 +122,12 @@ class Page:
             if not self._written_off:
                 self._entered += count
                 self._outcomes[outcome] += count
+
+    def skip(self, count: int) -> None:
+        """`count` more were never decoded, because nobody would have wanted them."""
+        with self._lock:
+            if not self._written_off:
+                self._skipped += count
 
     def restore(self, count: int) -> None:
         """`count` are open that entered before: they were in a spool."""
@@ -182,7 +191,7 @@ class Page:
     def read(self) -> Account:
         """The page as it is at this moment, in balance."""
         with self._lock:
-            return Account(self.name, self._entered, dict(self._outcomes), self._open, self._restored)
+            return Account(self.name, self._entered, dict(self._outcomes), self._open, self._restored, self._skipped)
 
 
 class Ledger:

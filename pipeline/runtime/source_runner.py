@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from pipeline.contracts.errors import FatalError, PenstockError, SourceErrorCode, TransientError
 from pipeline.contracts.frame import FailedFrame, Frame
-from pipeline.contracts.source import Described, Source
+from pipeline.contracts.source import Described, Source, Sparing
 from pipeline.runtime.backoff import Backoff, BugAllowance
 from pipeline.runtime.condition import Condition
 from pipeline.runtime.context import Surroundings
@@ -52,6 +52,8 @@ class SourceRunner:
         self._bugs = BugAllowance()
         self._decode_s = surroundings.metrics.stage("decode", source=name)
         self._condition = Condition(name, route, surroundings, handling.silence_s)
+        self._sparing = source if isinstance(source, Sparing) else None
+        self._skipped_told = 0
         self._orders = Orders()
         self._replaced = False
         self._port: Port[Waiting] | None = None
@@ -199,7 +201,10 @@ class SourceRunner:
     def _attempt(self, interrupt: threading.Event) -> PenstockError | SourceState | None:
         """Read as long as may be: the failure that ended it, the state that it is left in for good, or an order."""
         try:
-            wanted = self._read_once(interrupt)
+            try:
+                wanted = self._read_once(interrupt)
+            finally:
+                self._note_skipped()  # what the source noticed at its end
         except PenstockError as error:
             return error
         except Exception as error:  # noqa: BLE001  (a plugin's bug: restarted a few times, then fatal)
@@ -237,6 +242,7 @@ class SourceRunner:
             while self._is_wanted():
                 asked_at = monotonic()
                 item = next(frames, None)
+                self._note_skipped()
                 if item is None:
                     return True
                 if not self._go.is_set() and self._is_only_tried(item):
@@ -263,6 +269,15 @@ class SourceRunner:
                     self._page.settle(refused)
                     return False
             return False
+
+    def _note_skipped(self) -> None:
+        """Into the ledger with what the source left undecoded; of a file that is only tried nothing is entered."""
+        if self._sparing is None or (self._port is None and not self.source.live):
+            return
+        skipped = self._sparing.skipped_frames
+        if skipped != self._skipped_told:
+            self._page.skip(skipped - self._skipped_told)
+            self._skipped_told = skipped
 
     def _is_wanted(self) -> bool:
         """Wait until there is room, and while a file is paused; False when no more will be taken."""

@@ -149,6 +149,7 @@ class Status:
                 "last_frame_at": reading.last_frame_at,
                 "last_frame_age_s": None if silent_s is None else round(silent_s, 3),
                 "decoded": reading.decoded,
+                "skipped": reading.skipped,
                 "outcomes": dict(reading.outcomes),
                 "in_flight": reading.in_flight,
                 "queued": reading.queued,

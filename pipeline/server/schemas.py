@@ -63,6 +63,7 @@ SCHEMAS: dict[str, Schema] = {
         last_frame_at={"type": ["number", "null"], "description": "Unix seconds"},
         last_frame_age_s=_NUMBER_OR_NULL,
         decoded=_COUNT,
+        skipped={**_COUNT, "description": "never decoded, because they would have been sampled out"},
         outcomes=_COUNTS,
         in_flight=_COUNT,
         queued=_COUNT,

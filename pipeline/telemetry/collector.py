@@ -35,6 +35,9 @@ class ReadingsCollector(Collector):
         decoded = CounterMetricFamily(
             "penstock_frames_decoded", "Frames that a source decoded or tried to.", labels=["source"]
         )
+        skipped = CounterMetricFamily(
+            "penstock_frames_skipped", "Frames never decoded, as they would have been sampled out.", labels=["source"]
+        )
         frames = CounterMetricFamily("penstock_frames", "Frames, by how they ended.", labels=["source", "outcome"])
         in_flight = GaugeMetricFamily("penstock_frames_in_flight", "Frames on their way.", labels=["source"])
         up = GaugeMetricFamily("penstock_source_up", "1 while the source gives frames.", labels=["source"])
@@ -47,6 +50,7 @@ class ReadingsCollector(Collector):
         for reading in self._readings.read_sources():
             name = [reading.name]
             decoded.add_metric(name, reading.decoded)
+            skipped.add_metric(name, reading.skipped)
             for outcome, count in reading.outcomes.items():
                 frames.add_metric([reading.name, outcome], count)
             in_flight.add_metric(name, reading.in_flight)
@@ -57,7 +61,7 @@ class ReadingsCollector(Collector):
                 last.add_metric(name, reading.last_frame_at)
             queued.add_metric(name, reading.queued)
             capacity.add_metric(name, reading.queue_capacity)
-        yield from (decoded, frames, in_flight, up, state, last, queued, capacity)
+        yield from (decoded, skipped, frames, in_flight, up, state, last, queued, capacity)
 
     def _picture_families(self) -> Iterator[Metric]:
         content = GaugeMetricFamily(

@@ -36,6 +36,7 @@ class SourceReading(NamedTuple):
     time_jumps: int = 0
     clock_offset_s: float | None = None
     decoder: str | None = None  # "cpu", "cuda:0"; None where nothing is decoded, or not yet
+    skipped: int = 0  # never decoded, because nobody would have wanted them
 
 
 class SinkState(StrEnum):

@@ -60,6 +60,7 @@ def about() -> dict[str, Any]:
 def decoded_fps(clip: Path, where: str, decoders: int) -> float:
     """Frames a second of so many decoders at once, which nobody looks at."""
     counts, stop = [0] * decoders, threading.Event()
+    fallbacks: list[tuple[str, str, str]] = []
     began: list[float] = []
 
     def decode(number: int) -> None:
@@ -67,8 +68,7 @@ def decoded_fps(clip: Path, where: str, decoders: int) -> float:
         ctx = PluginContext(f"cam{number}")
         for frame in FileSourceConfig.model_validate(keys).build(ctx).frames(stop):
             counts[number] += isinstance(frame, Frame)
-        if ctx.fallbacks:
-            raise SystemExit(f"decoded on the CPU: {ctx.fallbacks}")
+        fallbacks.extend(ctx.fallbacks)
 
     threads = [threading.Thread(target=decode, args=(number,)) for number in range(decoders)]
     for thread in threads:
@@ -81,6 +81,8 @@ def decoded_fps(clip: Path, where: str, decoders: int) -> float:
     stop.set()
     for thread in threads:
         thread.join()
+    if fallbacks:
+        raise SystemExit(f"decoded on the CPU: {fallbacks[0]}")
     return fps
 
 
@@ -95,17 +97,27 @@ def session_fps(model: Path, side: int, *, on_gpu: bool) -> dict[int, float]:
     if session is None:
         raise SystemExit("onnxruntime cannot start CUDA")
     sizes = (description.fixed_batch,) if description.fixed_batch else (BATCHES if on_gpu else BATCHES[:1])
-    return {rows: _runs(session, description, rows, on_gpu=on_gpu) * rows for rows in sizes if rows}
+    found: dict[int, float] = {}
+    for rows in sizes:
+        if rows:
+            runs, errors = _runs(session, description, rows, on_gpu=on_gpu)
+            if errors and not found:
+                raise SystemExit(f"the session does not run: {errors[0]}")
+            if errors:
+                break  # no memory for more
+            found[rows] = runs * rows
+    return found
 
 
-def _runs(session: Session, model: ModelDescription, rows: int, *, on_gpu: bool) -> float:
-    """Runs a second, two at once."""
+def _runs(session: Session, model: ModelDescription, rows: int, *, on_gpu: bool) -> tuple[float, list[Exception]]:
+    """Runs a second, two at once; and what ended them early."""
     size = fitted(FRAME, model.input_size, model.stride_px) if model.dynamic_size else model.input_size
     shape = (rows, size.height, size.width, 3) if model.channels_last else (rows, 3, size.height, size.width)
     dtype = np.dtype(model.image.dtype)
     nbytes = int(np.prod(shape)) * dtype.itemsize
     outputs = Reader(model).outputs
-    counts, stop, errors = [0] * RUNS_AT_ONCE, threading.Event(), []
+    counts, stop = [0] * RUNS_AT_ONCE, threading.Event()
+    errors: list[Exception] = []
 
     def work(number: int) -> None:
         host = np.zeros(shape, dtype)
@@ -123,7 +135,7 @@ def _runs(session: Session, model: ModelDescription, rows: int, *, on_gpu: bool)
                     bound.bind_output(name, "cpu")
                 session.run_with_iobinding(bound)
                 counts[number] += 1
-        except Exception as error:  # noqa: BLE001  (told by the main thread)
+        except Exception as error:  # noqa: BLE001  (told by who asked)
             errors.append(error)
         finally:
             if memory is not None:
@@ -139,7 +151,7 @@ def _runs(session: Session, model: ModelDescription, rows: int, *, on_gpu: bool)
     stop.set()
     for thread in threads:
         thread.join()
-    return 0.0 if errors else rate
+    return rate, errors
 
 
 if __name__ == "__main__":

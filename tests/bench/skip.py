@@ -3,7 +3,8 @@
 `python tests/bench/skip.py [SECONDS]` encodes clips (with and without B-frames, a still scene, other codecs) and reads
 each as fast as it goes: as a live stream, where frames are left out once its rhythm is known, and as a file, where they
 are left out from the first on and the same frames are inferred; with the decoder's loop filter, and without. What
-would drop the frames behind the decoder is no part of it. Writes `tests/bench/results/skip.md`.
+would drop the frames behind the decoder is no part of it. Writes `tests/bench/results/skip.md`; with `--only-pixels`
+of that only the section on the pixels, into what stands there.
 """
 
 import argparse
@@ -13,12 +14,13 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -62,6 +64,8 @@ LIVE = (
     ("MJPEG", 5.0),
 )
 FILE: tuple[dict[str, float], ...] = ({"max_fps": 1.0}, {"max_fps": 5.0}, {"stride": 2})
+WITH_B_FRAMES = ("H.264, two B-frames of three", "H.264, B-pyramid, keyframe every 10 s", "MPEG-4", "H.265")
+PIXELS = "\n## What `skip_frame` leaves, and whether the pixels are right"
 SMOOTHED = tuple(name for name in CLIPS if name.startswith("H.26"))
 
 Picture = npt.NDArray[np.uint8]
@@ -217,6 +221,42 @@ def lowres(path: Path, seconds: int, factor: int) -> Cost:
     return Cost((time.process_time() - started_s) * 1000 / seconds, frames / seconds)
 
 
+def decoded(path: Path, skip_frame: Literal["DEFAULT", "NONREF", "BIDIR"]) -> dict[int | None, tuple[int, bool]]:
+    """By time stamp: the sum over a frame's pixels, and whether the decoder says that they are in part made up."""
+    found: dict[int | None, tuple[int, bool]] = {}
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count, stream.codec_context.skip_frame = 1, skip_frame
+        for frame in container.decode(stream):
+            found[frame.pts] = (zlib.crc32(frame.to_ndarray(format="yuv420p").tobytes()), bool(frame.is_corrupt))
+    return found
+
+
+def pixels(paths: Mapping[str, Path]) -> Iterator[str]:
+    """The section on what is left where frames are left out."""
+    yield f"{PIXELS}\n"
+    yield "Frames that come, those of them that are the same bit by bit as where all are decoded, and those that the"
+    yield "decoder flags as damaged. A B-frame that others build on must not be left out: the pictures of those are"
+    yield "wrong then, and nothing says so. So `NONREF` is used where frames are left out, and `BIDIR` never.\n"
+    yield "| file, `skip_frame` | frames | come | bit-equal | flagged |\n|---|---|---|---|---|"
+    for name in WITH_B_FRAMES:
+        whole = decoded(paths[name], "DEFAULT")
+        ways: tuple[Literal["NONREF", "BIDIR"], ...] = ("NONREF", "BIDIR")
+        for way in ways:
+            left = decoded(paths[name], way)
+            equal = sum(pts in whole and whole[pts][0] == total for pts, (total, _) in left.items())
+            flagged = sum(is_corrupt for _, is_corrupt in left.values())
+            yield f"| {name}, {way} | {len(whole)} | {len(left)} | {equal} | {flagged} |"
+
+
+def only_pixels(folder: Path, seconds: int, before: str) -> list[str]:
+    """The committed file with that section made anew, at its end."""
+    paths = {name: folder / f"{index}.mkv" for index, name in enumerate(WITH_B_FRAMES)}
+    for name, path in paths.items():
+        encode(path, *CLIPS[name], seconds, still=False)
+    return [before.split(f"{PIXELS}\n", maxsplit=1)[0].rstrip("\n"), *pixels(paths)]
+
+
 def report(folder: Path, seconds: int) -> Iterator[str]:
     """The lines of the committed file."""
     paths = {name: folder / f"{index}.mkv" for index, name in enumerate((*CLIPS, STILL))}
@@ -259,6 +299,7 @@ def report(folder: Path, seconds: int) -> Iterator[str]:
         for factor in (1, 2):
             smaller = partial(lowres, paths[name], seconds)
             yield compared(f"{name}, 1/{2**factor}", partial(smaller, 0), partial(smaller, factor))
+    yield from pixels(paths)
 
 
 def main() -> None:
@@ -266,9 +307,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("seconds", nargs="?", type=int, default=6)
     parser.add_argument("--out", type=Path, default=HERE / "results" / "skip.md")
+    parser.add_argument("--only-pixels", action="store_true", help="make that section of the file anew, and no other")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        lines = list(report(Path(folder), given.seconds))
+        if given.only_pixels:
+            lines = only_pixels(Path(folder), given.seconds, given.out.read_text())
+        else:
+            lines = list(report(Path(folder), given.seconds))
     given.out.write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 

@@ -29,7 +29,7 @@ def fed(feed: DeviceFeed | HostFeed, stand_in: StandIn, size: Size, *frames: Fra
     return np.array(feed.run(frames, places).outputs[0], np.float32).reshape(len(frames), 3, size.height, size.width)
 
 
-def rows_of(frame: av.VideoFrame) -> list[npt.NDArray[np.uint16 | np.uint8]]:
+def rows_of(frame: av.VideoFrame) -> list[npt.NDArray[Any]]:
     """The planes of NV12 or P010, without what fills up their rows."""
     dtype = np.uint8 if frame.format.name == "nv12" else np.uint16
     planes = [np.frombuffer(memoryview(plane), dtype).reshape(plane.height, -1) for plane in frame.planes]

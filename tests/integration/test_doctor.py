@@ -156,3 +156,40 @@ def test_clock_disk_and_decoders_are_told_honestly(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("pipeline.doctor.MIN_FREE_BYTES", 1 << 60)
     assert not disk("data_dir", tmp_path).ok
     assert hardware_decoders().ok
+    for gpus, usual in ((0, "the CPU"), (1, "a GPU")):
+        monkeypatch.setattr("pipeline.doctor.cuda_devices", lambda gpus=gpus: gpus)
+        assert hardware_decoders().detail.endswith(f'decode = "auto" decodes on {usual}')
+
+
+@pytest.mark.parametrize(
+    ("wish", "gpus", "said"),
+    [
+        ("auto", 0, None),
+        ("vaapi", 0, None),
+        ("cuda", 1, None),
+        ("cuda:1", 2, None),
+        ("cuda", 0, "there is no GPU:"),
+        ("cuda:1", 1, "there is no GPU 1:"),
+    ],
+)
+def test_a_source_that_wants_a_gpu_which_is_not_here_is_told(
+    wish: str, gpus: int, said: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("pipeline.doctor.cuda_devices", lambda: gpus)
+    (tmp_path / "pipeline.toml").write_text(
+        f"""
+        [sources.street]
+        type = "file"
+        path = "street.mp4"
+        decode = "{wish}"
+        [backends.local]
+        type = "onnx"
+        model = "model.onnx"
+        [sinks.lines]
+        type = "jsonl"
+        path = "street.jsonl"
+        """
+    )
+    told = [each for each in examine(tmp_path / "pipeline.toml") if each.subject == "source street"]
+    assert [each.ok for each in told] == [False] * (said is not None)
+    assert said is None or f'decode = "{wish}", but {said}' in told[0].detail

@@ -27,6 +27,7 @@ SITE = """
     type = "rtsp"
     url = "{url}"
     backend = "model"
+    decode = "cuda:99"
 
     [sources.yard]
     type = "rtsp"
@@ -64,8 +65,8 @@ SITE = """
     url = "http://127.0.0.1:9/nobody-is-there"
     sources = ["far"]
 """
-AWAY = {"PenstockSinkDegraded", "PenstockSinkStalled"}
-"""What fires for the hook."""
+AWAY = {"PenstockSinkDegraded", "PenstockSinkStalled", "PenstockDeviceFallback"}
+"""What fires for the hook, and for a camera that wants a GPU which is nowhere."""
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ def source(name: str) -> dict[str, Any]:
         "last_frame_age_s": 2.5,
         "decoded": 7,
         "outcomes": {"inferred": 7},
+        "skipped": 0,
         "in_flight": 0,
         "queued": 0,
         "queue_capacity": 4,

@@ -444,6 +444,14 @@ def test_values_that_make_no_sense_are_refused(yolov8: Path, keys: dict[str, Any
         OnnxBackendConfig(model=yolov8, **keys)
 
 
+def test_memory_of_a_gpu_is_told_as_all_other_memory(yolov8: Path) -> None:
+    keys = {"type": "onnx", "model": str(yolov8)}
+    context = {"base_dir": yolov8.parent}
+    assert OnnxBackendConfig.model_validate({**keys, "max_gpu_bytes": "2GiB"}, context=context).max_gpu_bytes == 2 << 30
+    with pytest.raises(ValidationError):
+        OnnxBackendConfig.model_validate({**keys, "max_gpu_bytes": "2MiB"}, context=context)
+
+
 def test_a_picture_that_cannot_be_converted_costs_that_batch_only(yolov8: Path) -> None:
     class Broken(NoPicture):
         def gbr_planes(self, width: int, height: int) -> Any:

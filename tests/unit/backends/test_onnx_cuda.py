@@ -1,9 +1,12 @@
 """The way into a model through a device's memory, with a driver that is none and sessions on the CPU."""
 
+import contextlib
 import gc
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -21,7 +24,7 @@ from onnx import TensorProto, helper
 from pipeline.backends._onnx_cuda import DeviceFeed, Ways
 from pipeline.backends._onnx_feed import HostFeed, Placed
 from pipeline.backends._onnx_graph import Plain, graph_of
-from pipeline.backends._onnx_session import DeviceLostError, OutOfMemoryError
+from pipeline.backends._onnx_session import DeviceLostError, OutOfMemoryError, Runtime, Session
 from pipeline.contracts.errors import TransientError
 from pipeline.contracts.frame import Frame, NoPicture, Size, Wishes
 from pipeline.contracts.result import Detections
@@ -226,7 +229,31 @@ def test_a_graph_that_the_device_cannot_run_is_told_once_and_pictures_take_the_w
         found = fed(feed, stand_in, there, there)
         assert np.abs(found - fed(stand_in.host_feed(), stand_in, here)).max() <= 1e-6
     assert feed.ways == Ways(rows=6)
-    assert stand_in.refused == ["onnxruntime cannot run all of it there"]
+    assert stand_in.refused == ["onnxruntime could not start it there"]
+    feed.close()
+
+
+def test_a_graph_that_did_not_start_gets_another_chance_but_not_with_every_frame(
+    tmp_path: Path, device: tuple[Gpu, FakeDriver]
+) -> None:
+    gpu, driver = device
+    stand_in = StandIn(echo(tmp_path / "echo.onnx"), gpu)
+    now, tries, refuses = [0.0], [0], [True]
+
+    def make_prep(graph: bytes, stream: int) -> Session | None:
+        tries[0] += 1
+        return None if refuses[0] else stand_in.make_prep(graph, stream)
+
+    feed = stand_in.feed(make_prep=make_prep, now_s=lambda: now[0])
+    there, _ = pictures(gpu, driver)
+    for _ in range(3):
+        fed(feed, stand_in, there)
+    refuses[0] = False  # there is memory again
+    fed(feed, stand_in, there)
+    assert tries == [1]
+    now[0] += 61
+    fed(feed, stand_in, there)
+    assert (tries, feed.ways) == ([2], Ways(surfaces=1, rows=4))
     feed.close()
 
 
@@ -387,3 +414,18 @@ def test_only_the_rows_that_were_picked_come_home_unless_more_are_asked_for(
     assert len(found) == len(expected) > 0
     assert np.abs(found.xyxy - expected.xyxy).max() < 0.01
     feed.close()
+
+
+def test_threads_that_start_sessions_at_once_load_the_libraries_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runtime, together = Runtime(), threading.Barrier(2, timeout=0.2)
+
+    def preload() -> None:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            together.wait()  # both are in here, or there is no other one
+
+    monkeypatch.setattr(runtime, "_module", SimpleNamespace(preload_dlls=preload))
+    with ThreadPoolExecutor(2) as threads:
+        for done in [threads.submit(runtime._preload_cuda) for _ in range(2)]:
+            done.result()

@@ -198,6 +198,17 @@ def test_the_size_of_batches_follows_the_memory(machine: Machine, opened: Any) -
     assert backend.kind_of(frame()) == backend.kind_of(frame(width=64, height=64))
 
 
+def test_a_given_size_that_does_not_fit_from_the_start_is_halved_as_well(machine: Machine, opened: Any) -> None:
+    machine.fits = 3
+    backend, ctx = opened(device="cuda:0", max_batch=8)
+    assert names(backend.infer([frame(seq) for seq in range(8)])) == [["car", "bus"]] * 8
+    assert backend.max_batch == 2
+    assert "4 from now on" in ctx.warnings[0]
+    machine.fits = 0
+    with pytest.raises(ConfigError, match="Failed to allocate"):
+        opened(device="cuda:0", max_batch=8)
+
+
 def test_a_device_that_is_lost_is_replaced_by_the_others_and_at_last_by_the_cpu(machine: Machine, opened: Any) -> None:
     backend, ctx = opened()
     machine.on("cuda:0").fault = LOST

@@ -4,6 +4,11 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import pytest
+from fake_hardware import installed
+from media import moving, video
+
+from tests.bench import gpu_alone
 from tests.bench.gpu import Run, config
 from tests.bench.gpu_page import PICTURE_BYTES, page
 from tests.bench.jobs import ModelFile
@@ -44,6 +49,14 @@ def test_every_aim_is_yes_or_no_by_its_figure() -> None:
     text = page({"machine": {}, "jobs": {"A": job(core_percent_each=2.5, to_host_bytes_each=PICTURE_BYTES)}})
     assert rows(text) == ["yes", "no", "no", "yes"]
     assert "| all | B | failed: no lines | no |" in page({"machine": {}, "jobs": {"B": {"failed": "no lines\nmore"}}})
+
+
+def test_what_the_cpu_decodes_is_no_figure_of_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_alone, "SPAN_S", 0.05)
+    clip = video(tmp_path / "a.mp4", [moving(number, 64, 48) for number in range(4)])
+    assert gpu_alone.decoded_fps(clip, "cpu", 1) > 0
+    with installed(devices=0), pytest.raises(SystemExit, match=r"decoded on the CPU: .*there is no GPU"):
+        gpu_alone.decoded_fps(clip, "cuda", 1)
 
 
 def test_the_config_of_the_benchmark_is_what_was_asked_for() -> None:

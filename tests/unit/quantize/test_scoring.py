@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from pipeline.quantize.judging import Accuracy
 from pipeline.quantize.scoring import Boxes, agreement, average_precision, boxes
 
 
@@ -97,3 +98,8 @@ def test_what_lies_near_a_threshold_is_no_loss() -> None:
 def test_two_that_find_nothing_say_nothing_of_each_other() -> None:
     nothing = boxes([], [], [])
     assert math.isnan(agreement([nothing], [nothing]))
+
+
+@pytest.mark.parametrize(("after", "said"), [(0.31, "0.0100 lost"), (0.33, "0.0100 won"), (0.32, "0.0000 lost")])
+def test_a_twin_that_is_better_has_won_and_not_lost_less_than_nothing(after: float, said: str) -> None:
+    assert str(Accuracy("AP", 0.32, after, 32)).endswith(f"on 32 labelled pictures: {said}")

@@ -112,6 +112,38 @@ def test_few_frames_are_decoded_where_few_are_wanted(clips: dict[str, Path], nam
     assert source.expected_frames is None or abs(source.expected_frames - len(frames)) <= 2  # what TS headers estimate
 
 
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> "itertools.count[int]":
+    """Counts the frames about which was asked: those whose packets were read."""
+    number = itertools.count()
+    wants = Foresight.wants
+
+    def counted(self: Foresight, pts_s: float) -> bool:
+        next(number)
+        return wants(self, pts_s)
+
+    monkeypatch.setattr(Foresight, "wants", counted)
+    return number
+
+
+@pytest.mark.parametrize("keys", [{"num_frames": 20}, {"duration_s": 0.8}, {"end_s": 0.8}], ids=str)
+def test_nothing_is_read_far_behind_the_end_of_the_window(
+    asked: "itertools.count[int]", clips: dict[str, Path], keys: dict[str, Any]
+) -> None:
+    frames, failures = read(file_source(clips["no-b-frames"], stride=7, **keys))
+    assert [frame.seq for frame in frames if frame.seq % 7 == 0] == [0, 7, 14]
+    assert not failures
+    assert next(asked) <= 75  # the window's group of pictures, and what reordering might hold back
+
+
+def test_a_file_of_whole_pictures_is_not_read_from_its_beginning_to_start_in_the_middle(
+    asked: "itertools.count[int]", clips: dict[str, Path]
+) -> None:
+    frames, _ = read(file_source(clips["mjpeg"], stride=7, start_s=4.01))  # between two frames
+    assert [frame.file_pts_s for frame in frames][:2] == pytest.approx([4.04, 4.32])
+    assert next(asked) <= FRAMES // 2
+
+
 def test_several_files_and_rounds_stay_on_one_grid(clips: dict[str, Path]) -> None:
     paths = [str(clips[name]) for name in ("mjpeg", "b-pyramid", "mpeg2", "no-b-frames")]
     for keys in KEYS:
