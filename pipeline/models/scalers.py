@@ -67,13 +67,15 @@ class PlaneScaler:
     PyAV's reformatter asks for a megabyte anew each time: the heaps fragment, 378 MiB in place of 360 with 16 files; or
     each is a mapping of its own and 300 page faults, 0.96 ms of CPU in place of 0.43 for 720p to 416x234. FFmpeg's own
     graph does the same scaling into a pool. What it cannot see is where a frame's chroma samples lie, and PyAV does not
-    tell: the second picture is scaled both ways, and where no position gives the same values the reformatter stays.
+    tell: the second picture is scaled both ways, and where no position gives the same values the reformatter stays. A
+    picture without colours, as of a camera at night, fits several positions: then a later one is looked at.
     """
 
     def __init__(self, geometry: Geometry) -> None:
         self._geometry = geometry
         self._pooled: Rescale | None = None
         self._seen = 0
+        self._try_at = 2  # single pictures, each of another size, are not worth a graph
 
     def scale(self, frame: av.VideoFrame, reformat: Rescale) -> av.VideoFrame:
         """The planes of `frame`, which is of this scaler's geometry; `reformat` does the same in new memory."""
@@ -81,20 +83,29 @@ class PlaneScaler:
             return self._pooled(frame)
         scaled = reformat(frame)
         self._seen += 1
-        if self._seen == 2:  # single pictures, each of another size, are not worth a graph
+        if self._seen == self._try_at:
+            self._try_at *= 2
             self._pooled = self._same_as(scaled, frame)
         return scaled
 
     def _same_as(self, scaled: av.VideoFrame, frame: av.VideoFrame) -> Rescale | None:
-        usual = "center" if self._geometry.from_format.startswith("yuvj") else "left"
-        for chroma in dict.fromkeys((usual, "left", "center", "topleft")):
+        found: list[Rescale] = []
+        for chroma in _chroma_places(self._geometry.from_format):
             try:
                 pooled = _pooling(self._geometry, chroma)
                 if _equal(pooled(frame), scaled):
-                    return pooled
+                    found.append(pooled)
             except (av.FFmpegError, ValueError):  # a format that the filter does not take
                 return None
-        return None
+        return found[0] if len(found) == 1 else None
+
+
+def _chroma_places(pixels: str) -> tuple[str, ...]:
+    """Where its chroma samples may lie, as far as that makes a difference."""
+    video = av.VideoFormat(pixels)
+    if video.chroma_height(8) < 8:
+        return ("left", "center", "topleft")
+    return ("left", "center") if video.chroma_width(8) < 8 else ("left",)
 
 
 def _pooling(geometry: Geometry, chroma: str) -> Rescale:

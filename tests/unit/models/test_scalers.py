@@ -137,3 +137,14 @@ def test_tags_that_change_from_frame_to_frame_change_nothing_and_are_no_news(cap
         frame.colorspace, frame.color_range = colorspace, color_range
         assert np.array_equal(_values(scaler.scale(frame, reformat)), expected)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "nv12", "yuv422p"])
+def test_pictures_without_colours_at_the_start_do_not_decide_where_the_chroma_lies(pix_fmt: str) -> None:
+    colours = as_format(PICTURE, pix_fmt)
+    planes, usual = _scalers(colours)
+    grey = as_format(np.full_like(PICTURE, 90), pix_fmt)
+    for _ in range(3):
+        planes.scale(grey, usual)
+    for _ in range(6):
+        assert np.array_equal(_values(planes.scale(colours, usual)), _values(usual(colours)))
