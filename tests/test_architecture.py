@@ -104,7 +104,7 @@ def fault(module: str, imported: str, late: bool) -> str | None:
 
 
 def private(module: str) -> bool:
-    return module.rpartition(".")[2].startswith("_")
+    return any(part.startswith("_") for part in module.split("."))
 
 
 def check_rule(root: Path) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.backends._onnx_session import Runtime, Session, raise_run_error
+from pipeline.backends._onnx.session import Runtime, Session, raise_run_error
 from pipeline.contracts.backend import MAX_TEXT_CHARS, MAX_TEXTS
 from pipeline.contracts.errors import ConfigError, TransientError
 from pipeline.models.choice import fixed, shown

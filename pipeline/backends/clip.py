@@ -8,15 +8,15 @@ import numpy.typing as npt
 from pydantic import Field, StringConstraints, model_validator
 
 from pipeline.backends._clip_texts import TextSide, describe_texts, read_tokenizer
-from pipeline.backends._onnx_config import RunConfig
-from pipeline.backends._onnx_device import usable_cores
-from pipeline.backends._onnx_gpu import GpuFeed
-from pipeline.backends._onnx_model import LoadedModel
-from pipeline.backends._onnx_open import check_batch, device_of, session_of, start
-from pipeline.backends._onnx_report import model_lines
-from pipeline.backends._onnx_session import Runtime
-from pipeline.backends._onnx_tune import tuned
-from pipeline.backends._onnx_ways import feed_of
+from pipeline.backends._onnx.config import RunConfig
+from pipeline.backends._onnx.device import usable_cores
+from pipeline.backends._onnx.gpu import GpuFeed
+from pipeline.backends._onnx.model import LoadedModel
+from pipeline.backends._onnx.open import check_batch, device_of, session_of, start
+from pipeline.backends._onnx.report import model_lines
+from pipeline.backends._onnx.session import Runtime
+from pipeline.backends._onnx.tune import tuned
+from pipeline.backends._onnx.ways import feed_of
 from pipeline.contracts.backend import ModelInfo
 from pipeline.contracts.component import Context
 from pipeline.contracts.errors import ConfigError, FatalError, TransientError

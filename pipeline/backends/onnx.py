@@ -5,16 +5,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Strict
 
-from pipeline.backends._onnx_config import RunConfig
-from pipeline.backends._onnx_device import CPU, DeviceChoice, installed_wheels, usable_cores, wheel_conflict
-from pipeline.backends._onnx_gpu import GpuFeed
-from pipeline.backends._onnx_model import LoadedModel
-from pipeline.backends._onnx_open import check_batch, device_of, session_of, start
-from pipeline.backends._onnx_report import findings, in_few_words, model_lines
-from pipeline.backends._onnx_session import Runtime
-from pipeline.backends._onnx_started import Started, refuses_rectangles, trial
-from pipeline.backends._onnx_tune import tuned
-from pipeline.backends._onnx_ways import feed_of
+from pipeline.backends._onnx.config import RunConfig
+from pipeline.backends._onnx.device import CPU, DeviceChoice, installed_wheels, usable_cores, wheel_conflict
+from pipeline.backends._onnx.gpu import GpuFeed
+from pipeline.backends._onnx.model import LoadedModel
+from pipeline.backends._onnx.open import check_batch, device_of, session_of, start
+from pipeline.backends._onnx.report import findings, in_few_words, model_lines
+from pipeline.backends._onnx.session import Runtime
+from pipeline.backends._onnx.started import Started, refuses_rectangles, trial
+from pipeline.backends._onnx.tune import tuned
+from pipeline.backends._onnx.ways import feed_of
 from pipeline.contracts.backend import ModelInfo
 from pipeline.contracts.component import Context, Finding
 from pipeline.contracts.errors import ConfigError, FatalError

@@ -22,7 +22,7 @@ sys.path.insert(0, str(HERE.parent / "support"))
 
 from harness import run  # noqa: E402
 
-from pipeline.backends._onnx_batching import BatchSize, find_batch, given_size  # noqa: E402
+from pipeline.backends._onnx.batching import BatchSize, find_batch, given_size  # noqa: E402
 from pipeline.contracts.backend import BackendConfig  # noqa: E402
 from pipeline.contracts.component import Context  # noqa: E402
 from pipeline.contracts.frame import Frame  # noqa: E402

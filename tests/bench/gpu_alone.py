@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.backends._onnx_device import CPU, CUDA, DeviceChoice
-from pipeline.backends._onnx_session import Runtime, Session
+from pipeline.backends._onnx.device import CPU, CUDA, DeviceChoice
+from pipeline.backends._onnx.session import Runtime, Session
 from pipeline.contracts.frame import Frame, Size
 from pipeline.devices.driver import DeviceError
 from pipeline.devices.gpus import gpus

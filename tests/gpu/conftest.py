@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from gpu_rig import Rig, numbered_clip
 
-from pipeline.backends._onnx_session import Runtime
+from pipeline.backends._onnx.session import Runtime
 from pipeline.devices.gpu import Gpu
 from pipeline.devices.gpus import gpus
 

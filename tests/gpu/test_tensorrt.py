@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.backends._onnx_tensorrt import load_libraries
+from pipeline.backends._onnx.tensorrt import load_libraries
 from pipeline.backends.onnx import OnnxBackend, OnnxBackendConfig
 from pipeline.contracts.result import Detections
 from pipeline.testing import PluginContext, frame

@@ -11,8 +11,8 @@ from device_feed import StandIn
 from gpu_rig import Rig, frames_of
 from model_files import echo
 
-from pipeline.backends._onnx_cuda import cuda_feed
-from pipeline.backends._onnx_feed import Placed
+from pipeline.backends._onnx.cuda import cuda_feed
+from pipeline.backends._onnx.feed import Placed
 from pipeline.contracts.frame import Frame, Size
 from pipeline.devices.gpu import Gpu
 from pipeline.models.pattern import read_frame_number

@@ -13,8 +13,8 @@ from device_feed import StandIn
 from gpu_rig import Rig, frames_of
 from model_files import echo
 
-from pipeline.backends._onnx_cuda import DeviceFeed, Ways, cuda_feed
-from pipeline.backends._onnx_feed import HostFeed, Placed
+from pipeline.backends._onnx.cuda import DeviceFeed, Ways, cuda_feed
+from pipeline.backends._onnx.feed import HostFeed, Placed
 from pipeline.contracts.frame import Frame, Size
 from pipeline.contracts.surface import OnDevice
 from pipeline.devices.gpu import Gpu

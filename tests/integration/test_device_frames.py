@@ -16,8 +16,8 @@ from harness import run
 from media import video
 from model_files import echo
 
-from pipeline.backends._onnx_cuda import DeviceFeed, Ways
-from pipeline.backends._onnx_feed import Placed
+from pipeline.backends._onnx.cuda import DeviceFeed, Ways
+from pipeline.backends._onnx.feed import Placed
 from pipeline.contracts.backend import BackendConfig, ModelInfo
 from pipeline.contracts.component import Context
 from pipeline.contracts.frame import FailedFrame, Frame, Size

@@ -9,9 +9,9 @@ from makers import clip
 from rtsp_server import RtspServer
 from workplace import Workplace
 
-from pipeline.backends._onnx_device import CPU, TENSORRT
-from pipeline.backends._onnx_proof import prove, tiny_model
-from pipeline.backends._onnx_session import Runtime
+from pipeline.backends._onnx.device import CPU, TENSORRT
+from pipeline.backends._onnx.proof import prove, tiny_model
+from pipeline.backends._onnx.session import Runtime
 from pipeline.contracts.component import Finding
 from pipeline.contracts.errors import SourceErrorCode, TransientError
 from pipeline.contracts.frame import Size
@@ -138,10 +138,10 @@ def test_tensorrt_is_only_tried_where_there_is_a_gpu_and_its_libraries_load(monk
 
     runtime = Starts()
     assert "no NVIDIA driver" in prove(TENSORRT, runtime, 0).detail
-    monkeypatch.setattr("pipeline.backends._onnx_proof.load_libraries", lambda **_: "libnvinfer.so.10: not found")
+    monkeypatch.setattr("pipeline.backends._onnx.proof.load_libraries", lambda **_: "libnvinfer.so.10: not found")
     without = prove(TENSORRT, runtime, 1)
     assert (without.ok, "CUDA is used: libnvinfer.so.10" in without.detail) == (True, True)
-    monkeypatch.setattr("pipeline.backends._onnx_proof.load_libraries", lambda **_: None)
+    monkeypatch.setattr("pipeline.backends._onnx.proof.load_libraries", lambda **_: None)
     assert not prove(TENSORRT, runtime, 1).ok
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pipeline.backends._onnx_feed import HostFeed
+from pipeline.backends._onnx.feed import HostFeed
 from pipeline.backends.onnx import OnnxBackend, OnnxBackendConfig
 from pipeline.contracts.frame import Frame, Wishes
 from pipeline.contracts.result import Classification, Detections, Prediction

@@ -7,13 +7,13 @@ from typing import Any
 
 from fake_cuda import FakeDriver, hw_frame
 
-from pipeline.backends._onnx_cuda import DeviceFeed
-from pipeline.backends._onnx_cuda_prep import Where
-from pipeline.backends._onnx_device import CPU, DeviceChoice
-from pipeline.backends._onnx_feed import HostFeed
-from pipeline.backends._onnx_graph import Answers
-from pipeline.backends._onnx_model import LoadedModel
-from pipeline.backends._onnx_session import Runtime, Session
+from pipeline.backends._onnx.cuda import DeviceFeed
+from pipeline.backends._onnx.cuda_prep import Where
+from pipeline.backends._onnx.device import CPU, DeviceChoice
+from pipeline.backends._onnx.feed import HostFeed
+from pipeline.backends._onnx.graph import Answers
+from pipeline.backends._onnx.model import LoadedModel
+from pipeline.backends._onnx.session import Runtime, Session
 from pipeline.contracts.frame import Frame, Picture, Wishes
 from pipeline.devices.gpu import Gpu
 from pipeline.models.description import ModelOptions, describe

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pipeline.backends._onnx_feed import Placed, Ran
+from pipeline.backends._onnx.feed import Placed, Ran
 from pipeline.contracts.frame import Frame, Size
 from pipeline.models.letterbox import place
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from media import video
 
-from pipeline.backends._onnx_device import CUDA, DeviceChoice
-from pipeline.backends._onnx_session import Runtime, Session
+from pipeline.backends._onnx.device import CUDA, DeviceChoice
+from pipeline.backends._onnx.session import Runtime, Session
 from pipeline.contracts.frame import Frame
 from pipeline.devices.gpu import Gpu
 from pipeline.models.pattern import draw_number

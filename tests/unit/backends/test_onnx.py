@@ -15,9 +15,9 @@ import pytest
 from model_files import Array, cells, detector, objects_output, yolov8_output
 from pydantic import ValidationError
 
-from pipeline.backends._onnx_device import usable_cores
-from pipeline.backends._onnx_feed import HostFeed
-from pipeline.backends._onnx_session import DeviceLostError, OutOfMemoryError, decide_run_error
+from pipeline.backends._onnx.device import usable_cores
+from pipeline.backends._onnx.feed import HostFeed
+from pipeline.backends._onnx.session import DeviceLostError, OutOfMemoryError, decide_run_error
 from pipeline.backends.onnx import OnnxBackend, OnnxBackendConfig
 from pipeline.contracts.backend import ModelInfo, Servable
 from pipeline.contracts.errors import ConfigError, FatalError, PenstockError, TransientError
@@ -345,7 +345,7 @@ def test_the_session_never_changes_to_another_device_by_itself(yolov8: Path) -> 
 
 
 def test_the_cpu_is_chosen_and_said_where_there_is_no_cuda(yolov8: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.backends._onnx_open.cuda_devices", lambda: 0)
+    monkeypatch.setattr("pipeline.backends._onnx.open.cuda_devices", lambda: 0)
     ctx = PluginContext()
     backend = opened(yolov8, ctx, device="auto")
     assert (backend.device, backend.model, ctx.warnings) == ("cpu", "cars", [])
@@ -363,7 +363,7 @@ def test_the_cpu_is_chosen_and_said_where_there_is_no_cuda(yolov8: Path, monkeyp
 def test_cuda_libraries_that_are_missing_are_an_error_and_onnxruntime_stays_quiet(yolov8: Path) -> None:
     # A driver that claims a GPU, but no CUDA libraries: in a process of its own, whose terminal is looked at.
     code = (
-        "import sys, pipeline.backends.onnx as m, pipeline.backends._onnx_open as o\n"
+        "import sys, pipeline.backends.onnx as m, pipeline.backends._onnx.open as o\n"
         "from pathlib import Path\n"
         "from pipeline.contracts.errors import ConfigError\n"
         "from pipeline.testing import PluginContext\n"

@@ -9,8 +9,8 @@ from fake_feeds import PLACE, FakeFeed, seqs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.backends._onnx_batching import BatchedFeed, BatchSize, best_size, find_batch, given_size, sizes_up_to
-from pipeline.backends._onnx_session import OutOfMemoryError
+from pipeline.backends._onnx.batching import BatchedFeed, BatchSize, best_size, find_batch, given_size, sizes_up_to
+from pipeline.backends._onnx.session import OutOfMemoryError
 from pipeline.contracts.errors import TransientError
 from pipeline.contracts.frame import Frame
 from pipeline.testing import MovableClock, PluginContext, frame

@@ -21,10 +21,10 @@ from media import as_format, bars
 from model_files import cells, detector, echo
 from onnx import TensorProto, helper
 
-from pipeline.backends._onnx_cuda import DeviceFeed, Ways
-from pipeline.backends._onnx_feed import HostFeed, Placed
-from pipeline.backends._onnx_graph import Plain, graph_of
-from pipeline.backends._onnx_session import DeviceLostError, OutOfMemoryError, Runtime, Session
+from pipeline.backends._onnx.cuda import DeviceFeed, Ways
+from pipeline.backends._onnx.feed import HostFeed, Placed
+from pipeline.backends._onnx.graph import Plain, graph_of
+from pipeline.backends._onnx.session import DeviceLostError, OutOfMemoryError, Runtime, Session
 from pipeline.contracts.errors import TransientError
 from pipeline.contracts.frame import Frame, NoPicture, Size, Wishes
 from pipeline.contracts.result import Detections

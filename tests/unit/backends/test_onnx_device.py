@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.backends._onnx_device import (
+from pipeline.backends._onnx.device import (
     CPU_CHOICE,
     choose_device,
     cuda_options,

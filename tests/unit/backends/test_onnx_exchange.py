@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from fake_feeds import PLACE, FakeFeed, seqs
 
-from pipeline.backends._onnx_exchange import ExchangeFeed
+from pipeline.backends._onnx.exchange import ExchangeFeed
 from pipeline.testing import frame
 
 RUNS = 400

@@ -14,10 +14,10 @@ import pytest
 from fake_cuda import fake_gpus
 from model_files import Array, detector, yolov8_output
 
-from pipeline.backends import _onnx_gpu
-from pipeline.backends._onnx_device import CPU, CPU_CHOICE, CUDA, DeviceChoice
-from pipeline.backends._onnx_feed import HostFeed
-from pipeline.backends._onnx_session import Runtime, Session
+from pipeline.backends._onnx import gpu as _gpu
+from pipeline.backends._onnx.device import CPU, CPU_CHOICE, CUDA, DeviceChoice
+from pipeline.backends._onnx.feed import HostFeed
+from pipeline.backends._onnx.session import Runtime, Session
 from pipeline.backends.onnx import OnnxBackend, OnnxBackendConfig
 from pipeline.contracts.errors import ConfigError, FatalError
 from pipeline.contracts.result import Detections, Prediction
@@ -112,11 +112,11 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
     monkeypatch.setattr(Runtime, "session", session)
     monkeypatch.setattr(Runtime, "available", (CUDA, CPU))
-    for module in ("_onnx_open", "_onnx_ways"):
-        monkeypatch.setattr(f"pipeline.backends.{module}.cuda_devices", lambda: 2)
-    for module in ("_onnx_open", "_onnx_ways", "_onnx_gpu"):
-        monkeypatch.setattr(f"pipeline.backends.{module}.gpus", lambda: gpus)
-    monkeypatch.setattr("pipeline.backends._onnx_cuda.cuda_feed", host_feed)
+    for module in ("open", "ways"):
+        monkeypatch.setattr(f"pipeline.backends._onnx.{module}.cuda_devices", lambda: 2)
+    for module in ("open", "ways", "gpu"):
+        monkeypatch.setattr(f"pipeline.backends._onnx.{module}.gpus", lambda: gpus)
+    monkeypatch.setattr("pipeline.backends._onnx.cuda.cuda_feed", host_feed)
     return found
 
 
@@ -160,7 +160,7 @@ def test_one_model_runs_on_all_gpus_and_answers_as_on_the_cpu(machine: Machine, 
     plain, _ = opened(device="cpu")
     frames = [frame(seq, width=128, height=64, grey=seq) for seq in range(3)]
     assert backend.device == "cuda:0,cuda:1"
-    assert backend.concurrency == 2 * _onnx_gpu.WORKERS_EACH
+    assert backend.concurrency == 2 * _gpu.WORKERS_EACH
     assert "on cuda:0,cuda:1, 4 workers" in backend.describe()
     for answer, expected in zip(backend.infer(frames), plain.infer(frames[:1]) * 3, strict=True):
         np.testing.assert_array_equal(answer.xyxy, expected.xyxy)
@@ -242,15 +242,15 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return DeviceChoice(((CPU, {}),), cuda.device, CPU)
 
     monkeypatch.setattr(Runtime, "available", ("TensorrtExecutionProvider", CUDA, CPU))
-    monkeypatch.setattr(_onnx_gpu, "load_libraries", lambda: None)
-    monkeypatch.setattr(_onnx_gpu, "tensorrt_choice", choice)
+    monkeypatch.setattr(_gpu, "load_libraries", lambda: None)
+    monkeypatch.setattr(_gpu, "tensorrt_choice", choice)
     return made
 
 
 def test_tensorrt_takes_over_under_the_load_of_four_threads_and_loses_nothing(
     machine: Machine, tensorrt: list[str], opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_onnx_gpu._OnGpu, "_gain", lambda *_: 1.7)
+    monkeypatch.setattr(_gpu._OnGpu, "_gain", lambda *_: 1.7)
     backend, ctx = opened(device="cuda:0")
     enough = threading.Event()
 
@@ -282,7 +282,7 @@ def test_tensorrt_takes_over_under_the_load_of_four_threads_and_loses_nothing(
 def test_two_gpus_make_their_engines_beside_each_other(
     machine: Machine, tensorrt: list[str], opened: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(_onnx_gpu._OnGpu, "_gain", lambda *_: 2.0)
+    monkeypatch.setattr(_gpu._OnGpu, "_gain", lambda *_: 2.0)
     _, ctx = opened()
     ctx.wait_until_told(4)
     assert ctx.warnings == []
@@ -294,7 +294,7 @@ def test_two_gpus_make_their_engines_beside_each_other(
 def test_tensorrt_that_is_not_faster_does_not_take_over(
     machine: Machine, tensorrt: list[str], opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_onnx_gpu._OnGpu, "_gain", lambda *_: 0.9)
+    monkeypatch.setattr(_gpu._OnGpu, "_gain", lambda *_: 0.9)
     backend, ctx = opened(device="cuda:0")
     ctx.wait_until_told(2)
     assert "not faster (0.90 times as fast): CUDA goes on" in ctx.told[1][1]
@@ -311,14 +311,14 @@ def test_a_backend_closes_in_the_middle_of_a_build(machine: Machine, tensorrt: l
 
 def test_tensorrt_is_used_where_it_loads_unless_the_config_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     available = ("TensorrtExecutionProvider",)
-    monkeypatch.setattr(_onnx_gpu, "load_libraries", lambda: "libnvinfer.so.10: no such file")
-    assert _onnx_gpu.uses_tensorrt("auto", available) is False
-    assert _onnx_gpu.uses_tensorrt(False, available) is False
+    monkeypatch.setattr(_gpu, "load_libraries", lambda: "libnvinfer.so.10: no such file")
+    assert _gpu.uses_tensorrt("auto", available) is False
+    assert _gpu.uses_tensorrt(False, available) is False
     with pytest.raises(ConfigError, match="tensorrt = true, but libnvinfer") as caught:
-        _onnx_gpu.uses_tensorrt(True, available)
+        _gpu.uses_tensorrt(True, available)
     assert caught.value.key == "tensorrt"
-    monkeypatch.setattr(_onnx_gpu, "load_libraries", lambda: None)
-    assert _onnx_gpu.uses_tensorrt("auto", available)
-    assert not _onnx_gpu.uses_tensorrt(False, available)
+    monkeypatch.setattr(_gpu, "load_libraries", lambda: None)
+    assert _gpu.uses_tensorrt("auto", available)
+    assert not _gpu.uses_tensorrt(False, available)
     with pytest.raises(ConfigError, match="built without it"):
-        _onnx_gpu.uses_tensorrt(True, ())
+        _gpu.uses_tensorrt(True, ())

@@ -11,15 +11,16 @@ import numpy.typing as npt
 import onnx
 import pytest
 
-from pipeline.backends import _onnx_graph, _onnx_graph_store
-from pipeline.backends._onnx_device import CPU_CHOICE
-from pipeline.backends._onnx_feed import HostFeed
-from pipeline.backends._onnx_graph import Answers, GraphModel, Plain, graph_of
-from pipeline.backends._onnx_graph_feed import GraphFeed
-from pipeline.backends._onnx_graph_plan import plan_of
-from pipeline.backends._onnx_graph_store import Note, notes_about
-from pipeline.backends._onnx_model import LoadedModel
-from pipeline.backends._onnx_session import Runtime
+from pipeline.backends._onnx import graph as composing
+from pipeline.backends._onnx import graph_store
+from pipeline.backends._onnx.device import CPU_CHOICE
+from pipeline.backends._onnx.feed import HostFeed
+from pipeline.backends._onnx.graph import Answers, GraphModel, Plain, graph_of
+from pipeline.backends._onnx.graph_feed import GraphFeed
+from pipeline.backends._onnx.graph_plan import plan_of
+from pipeline.backends._onnx.graph_store import Note, notes_about
+from pipeline.backends._onnx.model import LoadedModel
+from pipeline.backends._onnx.session import Runtime
 from pipeline.backends.onnx import OnnxBackend, OnnxBackendConfig
 from pipeline.contracts.errors import TransientError
 from pipeline.contracts.frame import Frame, Wishes
@@ -125,7 +126,7 @@ def test_a_composed_model_is_kept_and_not_composed_again(rig: Rig, monkeypatch: 
     assert first.note.run_s.keys() == {"plain", "graph"}
     assert [path.stem for path in kept(rig.ctx, ".onnx")] == [path.stem for path in kept(rig.ctx, ".json")]
     assert first.model == kept(rig.ctx, ".onnx")[0]
-    monkeypatch.setattr(_onnx_graph, "compose", None)
+    monkeypatch.setattr(composing, "compose", None)
     again = rig.composed()
     assert again.note == first.note
     assert rig.loads == 2
@@ -186,7 +187,7 @@ def test_what_is_damaged_or_somebody_elses_is_composed_again(
         composed.append(graph.compose(*args))
         return composed[-1]
 
-    monkeypatch.setattr(_onnx_graph, "compose", compose)
+    monkeypatch.setattr(composing, "compose", compose)
     rig.composed("output")
     damage(rig.ctx)
     rig.composed("output")
@@ -208,7 +209,7 @@ def test_another_model_option_or_version_is_another_entry(tmp_path: Path, ctx: P
 
 
 def test_the_oldest_go_first(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_onnx_graph_store, "MOST_MODELS", 3)
+    monkeypatch.setattr(graph_store, "MOST_MODELS", 3)
     for version in range(6):
         graph_of("output", rig.plain()._replace(versions=f"runtime {version}"), rig.ctx)
     versions = {note.about["runtime"] for note in notes_about(rig.ctx.data_dir, fingerprint(rig.reader.model.file))}
@@ -298,7 +299,7 @@ def test_on_a_gpu_picking_stays_inside_only_if_it_is_faster(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, graph_s: float, inside: tuple[str, ...]
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr("pipeline.backends._onnx_graph_check.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("pipeline.backends._onnx.graph_check.time.perf_counter", lambda: clock[0])
     plain = rig.plain("cuda:0", lambda model: Slow(rig.load(model), clock, graph_s))
     found = graph_of("auto", plain._replace(session=Slow(rig.session, clock, 1.0)), rig.ctx)
     (note,) = notes_about(rig.ctx.data_dir, fingerprint(rig.reader.model.file))
@@ -317,7 +318,7 @@ def test_a_composed_model_that_the_device_refuses_stays_as_it_was(rig: Rig) -> N
 
 def test_a_file_that_changes_behind_the_check_is_not_composed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     real = fingerprint(rig.reader.model.file)
-    monkeypatch.setattr(_onnx_graph, "fingerprint", lambda _: real)
+    monkeypatch.setattr(composing, "fingerprint", lambda _: real)
     path = rig.reader.model.file.path
     path.write_bytes(path.read_bytes() + b"\x00")
     assert graph_of("output", rig.plain(), rig.ctx) is None

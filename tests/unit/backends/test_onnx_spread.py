@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from fake_feeds import PLACE, FakeFeed, seqs
 
-from pipeline.backends._onnx_feed import Feed
-from pipeline.backends._onnx_session import DeviceLostError
-from pipeline.backends._onnx_spread import SpreadFeed
+from pipeline.backends._onnx.feed import Feed
+from pipeline.backends._onnx.session import DeviceLostError
+from pipeline.backends._onnx.spread import SpreadFeed
 from pipeline.contracts.errors import FatalError, TransientError
 from pipeline.contracts.frame import Frame, Picture, Size
 from pipeline.contracts.surface import DevicePlane, Surface

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from model_files import detector, yolov8_output
 
-from pipeline.backends import _onnx_tensorrt_build as child
-from pipeline.backends import _onnx_tensorrt_thread as thread
-from pipeline.backends._onnx_device import CPU, CUDA, TENSORRT, choose_device
-from pipeline.backends._onnx_tensorrt import (
+from pipeline.backends._onnx import tensorrt_build as child
+from pipeline.backends._onnx import tensorrt_thread as thread
+from pipeline.backends._onnx.device import CPU, CUDA, TENSORRT, choose_device
+from pipeline.backends._onnx.tensorrt import (
     LIBRARIES,
     READY,
     EngineCache,
@@ -24,7 +24,7 @@ from pipeline.backends._onnx_tensorrt import (
     load_libraries,
     tensorrt_choice,
 )
-from pipeline.backends._onnx_tensorrt_thread import EngineBuilder
+from pipeline.backends._onnx.tensorrt_thread import EngineBuilder
 from pipeline.contracts.errors import FatalError
 from pipeline.testing import PluginContext
 
@@ -114,7 +114,7 @@ def test_the_folder_of_engines_stays_bounded_and_keeps_those_used_last(tmp_path:
 
 
 def test_measurements_of_kernels_do_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.backends._onnx_tensorrt._MAX_TIMING_BYTES", 100)
+    monkeypatch.setattr("pipeline.backends._onnx.tensorrt._MAX_TIMING_BYTES", 100)
     cache = EngineCache(tmp_path)
     cache.prepare(cache.folder(1))
     (cache.timing / "sm89.timing").write_bytes(bytes(101))
@@ -262,7 +262,7 @@ def test_a_difference_is_a_share_of_the_range(found: list[float], right: list[fl
 
 
 def test_libraries_that_are_not_there_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.backends._onnx_tensorrt.LIBRARIES", ("libnvinfer_of_nobody.so.10",))
+    monkeypatch.setattr("pipeline.backends._onnx.tensorrt.LIBRARIES", ("libnvinfer_of_nobody.so.10",))
     fault = load_libraries()
     assert fault is not None
     assert "libnvinfer_of_nobody.so.10" in fault

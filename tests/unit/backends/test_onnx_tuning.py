@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from model_files import Array, detector, yolov8_output
 
-from pipeline.backends import _onnx_measuring, _onnx_tune
-from pipeline.backends._onnx_measuring import Stopwatch
-from pipeline.backends._onnx_session import Session
-from pipeline.backends._onnx_tuning import Freedom, Plan, Sample, Verdict, choose, splits
-from pipeline.backends._onnx_tuning_store import TuningFile
+from pipeline.backends._onnx import measuring, tune
+from pipeline.backends._onnx.measuring import Stopwatch
+from pipeline.backends._onnx.session import Session
+from pipeline.backends._onnx.tuning import Freedom, Plan, Sample, Verdict, choose, splits
+from pipeline.backends._onnx.tuning_store import TuningFile
 from pipeline.backends.onnx import OnnxBackend, OnnxBackendConfig
 from pipeline.testing import PluginContext, frame
 
@@ -169,7 +169,7 @@ class Runs:
 
 
 def stopwatch(session: Session | None, monkeypatch: pytest.MonkeyPatch) -> Stopwatch:
-    monkeypatch.setattr(_onnx_measuring, "SAMPLE_S", 0.002)
+    monkeypatch.setattr(measuring, "SAMPLE_S", 0.002)
     return Stopwatch(
         lambda threads, spinning: session,
         ("out",),
@@ -241,9 +241,9 @@ def test_the_file_stays_small(tmp_path: Path) -> None:
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model that is worth tuning, on a machine of two cores."""
-    monkeypatch.setattr(_onnx_tune, "WORTH_S", 0.0)
-    for module in ("_onnx_tune", "_onnx_open"):
-        monkeypatch.setattr(f"pipeline.backends.{module}.usable_cores", lambda: 2)
+    monkeypatch.setattr(tune, "WORTH_S", 0.0)
+    for module in ("tune", "open"):
+        monkeypatch.setattr(f"pipeline.backends._onnx.{module}.usable_cores", lambda: 2)
     output = yolov8_output((32, 32, 16, 8, 0, 0.9))
     return detector(tmp_path / "m.onnx", {"out": output}, image=("batch", 3, 64, 64), metadata={"names": CARS})
 
@@ -264,7 +264,7 @@ def choosing(monkeypatch: pytest.MonkeyPatch, found: Verdict) -> list[Freedom]:
         asked.append(free)
         return found
 
-    monkeypatch.setattr(_onnx_tune, "choose", instead)
+    monkeypatch.setattr(tune, "choose", instead)
     return asked
 
 
@@ -319,7 +319,7 @@ def test_a_folder_that_cannot_be_written_is_no_reason_to_fail(model: Path, monke
 
 
 def test_a_model_whose_run_costs_next_to_nothing_is_not_measured(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_onnx_tune, "WORTH_S", 10.0)
+    monkeypatch.setattr(tune, "WORTH_S", 10.0)
     asked = choosing(monkeypatch, verdict())
     opened(model).close()
     assert asked == []
@@ -329,7 +329,7 @@ def test_a_model_whose_run_costs_next_to_nothing_is_not_measured(model: Path, mo
 def test_a_model_that_is_too_slow_to_be_tried_out_keeps_the_usual_plan(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_onnx_tune, "BUDGET_S", 0.0)
+    monkeypatch.setattr(tune, "BUDGET_S", 0.0)
     asked = choosing(monkeypatch, verdict())
     backend = opened(model)
     assert "; not tuned: a run takes 0.0 s" in backend.describe()
@@ -338,7 +338,7 @@ def test_a_model_that_is_too_slow_to_be_tried_out_keeps_the_usual_plan(
 
 
 def test_a_real_measurement_ends_in_a_plan_and_leaves_no_threads(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_onnx_measuring, "SAMPLE_S", 0.002)
+    monkeypatch.setattr(measuring, "SAMPLE_S", 0.002)
     backend = opened(model)
     assert "tuned" in backend.describe()
     assert backend.max_batch in {1, 2, 4, 8}

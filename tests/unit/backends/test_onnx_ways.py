@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from model_files import cells, detector, yolov8_output
 
-from pipeline.backends import _onnx_cuda, _onnx_open, _onnx_ways
-from pipeline.backends._onnx_device import CPU_CHOICE, CUDA, TENSORRT, DeviceChoice
-from pipeline.backends._onnx_feed import HostFeed
-from pipeline.backends._onnx_gpu import GpuPlan, gpu_feed
-from pipeline.backends._onnx_graph_feed import GraphFeed
-from pipeline.backends._onnx_session import Runtime, Session
+from pipeline.backends._onnx import cuda, ways
+from pipeline.backends._onnx import open as opening
+from pipeline.backends._onnx.device import CPU_CHOICE, CUDA, TENSORRT, DeviceChoice
+from pipeline.backends._onnx.feed import HostFeed
+from pipeline.backends._onnx.gpu import GpuPlan, gpu_feed
+from pipeline.backends._onnx.graph_feed import GraphFeed
+from pipeline.backends._onnx.session import Runtime, Session
 from pipeline.backends.onnx import OnnxBackend, OnnxBackendConfig
 from pipeline.contracts.errors import ConfigError
 from pipeline.contracts.result import Detections
@@ -60,12 +61,12 @@ def rig(monkeypatch: pytest.MonkeyPatch) -> Machine:
             machine.loaded.append((model, choice.device))
             return super().session(model, CPU_CHOICE, *rest, **keys)
 
-    monkeypatch.setattr(_onnx_open, "Runtime", Elsewhere)
-    for module in (_onnx_open, _onnx_ways):
+    monkeypatch.setattr(opening, "Runtime", Elsewhere)
+    for module in (opening, ways):
         monkeypatch.setattr(module, "cuda_devices", lambda: machine.gpus)
-    for name in ("_onnx_open", "_onnx_ways", "_onnx_gpu"):
-        monkeypatch.setattr(f"pipeline.backends.{name}.gpus", lambda: machine)
-    monkeypatch.setattr(_onnx_cuda, "cuda_feed", machine.cuda_feed)
+    for name in ("open", "ways", "gpu"):
+        monkeypatch.setattr(f"pipeline.backends._onnx.{name}.gpus", lambda: machine)
+    monkeypatch.setattr(cuda, "cuda_feed", machine.cuda_feed)
     return machine
 
 
@@ -131,7 +132,7 @@ def test_tensorrt_runs_the_model_as_it_is_for_its_engine_was_built_of_that(
         plans.append(plan)
         return make(plan, *rest)
 
-    monkeypatch.setattr(_onnx_ways, "gpu_feed", overheard)
+    monkeypatch.setattr(ways, "gpu_feed", overheard)
     backend = opened(large, in_graph="output")
     (plan,) = plans
     engine = DeviceChoice(((TENSORRT, {}), (CUDA, {})), "cuda:0", TENSORRT)

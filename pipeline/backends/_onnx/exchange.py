@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 
-from pipeline.backends._onnx_feed import Feed, Placed, Ran
+from pipeline.backends._onnx.feed import Feed, Placed, Ran
 from pipeline.contracts.frame import Frame
 
 

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from pipeline.backends._onnx_device import CUDA, installed_wheels, wheel_conflict
-from pipeline.backends._onnx_graph_plan import plan_of
-from pipeline.backends._onnx_graph_store import Note, notes_about
-from pipeline.backends._onnx_proof import prove
-from pipeline.backends._onnx_session import Runtime
+from pipeline.backends._onnx.device import CUDA, installed_wheels, wheel_conflict
+from pipeline.backends._onnx.graph_plan import plan_of
+from pipeline.backends._onnx.graph_store import Note, notes_about
+from pipeline.backends._onnx.proof import prove
+from pipeline.backends._onnx.session import Runtime
 from pipeline.contracts.component import Finding
 from pipeline.devices.gpus import cuda_devices
 from pipeline.models.description import ModelDescription

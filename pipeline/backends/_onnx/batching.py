@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from pipeline.backends._onnx_feed import Feed, Placed, Ran
-from pipeline.backends._onnx_session import OutOfMemoryError
+from pipeline.backends._onnx.feed import Feed, Placed, Ran
+from pipeline.backends._onnx.session import OutOfMemoryError
 from pipeline.contracts.component import Context
 from pipeline.contracts.errors import TransientError
 from pipeline.contracts.frame import Frame

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import ByteSize, Field, StringConstraints
 
-from pipeline.backends._onnx_device import OnFallback
+from pipeline.backends._onnx.device import OnFallback
 from pipeline.contracts.backend import BackendConfig
 
 

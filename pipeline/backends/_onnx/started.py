@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.backends._onnx_device import DeviceChoice
-from pipeline.backends._onnx_session import OutOfMemoryError, Runtime, Session, decide_run_error, zeros
-from pipeline.backends._onnx_tuning import Plan
+from pipeline.backends._onnx.device import DeviceChoice
+from pipeline.backends._onnx.session import OutOfMemoryError, Runtime, Session, decide_run_error, zeros
+from pipeline.backends._onnx.tuning import Plan
 from pipeline.contracts.errors import ConfigError
 from pipeline.contracts.frame import Size
 from pipeline.models.description import ModelDescription, Shapes

@@ -7,14 +7,14 @@ from typing import Any, Literal, NamedTuple
 
 import numpy.typing as npt
 
-from pipeline.backends._onnx_batching import MOST_FRAMES, BatchedFeed, BatchSize, find_batch, given_size
-from pipeline.backends._onnx_device import TENSORRT, DeviceChoice
-from pipeline.backends._onnx_exchange import ExchangeFeed
-from pipeline.backends._onnx_feed import Feed, Placed, Ran
-from pipeline.backends._onnx_session import Runtime, Session, raise_run_error, zeros
-from pipeline.backends._onnx_spread import SpreadFeed
-from pipeline.backends._onnx_tensorrt import EngineCache, Profile, library_version, load_libraries, tensorrt_choice
-from pipeline.backends._onnx_tensorrt_thread import EngineBuilder
+from pipeline.backends._onnx.batching import MOST_FRAMES, BatchedFeed, BatchSize, find_batch, given_size
+from pipeline.backends._onnx.device import TENSORRT, DeviceChoice
+from pipeline.backends._onnx.exchange import ExchangeFeed
+from pipeline.backends._onnx.feed import Feed, Placed, Ran
+from pipeline.backends._onnx.session import Runtime, Session, raise_run_error, zeros
+from pipeline.backends._onnx.spread import SpreadFeed
+from pipeline.backends._onnx.tensorrt import EngineCache, Profile, library_version, load_libraries, tensorrt_choice
+from pipeline.backends._onnx.tensorrt_thread import EngineBuilder
 from pipeline.contracts.component import Context
 from pipeline.contracts.errors import ConfigError, FatalError, PenstockError
 from pipeline.contracts.frame import Frame, Size

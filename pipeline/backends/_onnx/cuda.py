@@ -6,12 +6,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from pipeline.backends._onnx_cuda_lane import Lane
-from pipeline.backends._onnx_cuda_prep import Preps, Where
-from pipeline.backends._onnx_device import CUDA, DeviceChoice
-from pipeline.backends._onnx_feed import Placed, Ran
-from pipeline.backends._onnx_graph import Answers
-from pipeline.backends._onnx_session import Array, Runtime, Session, raise_run_error
+from pipeline.backends._onnx.cuda_lane import Lane
+from pipeline.backends._onnx.cuda_prep import Preps, Where
+from pipeline.backends._onnx.device import CUDA, DeviceChoice
+from pipeline.backends._onnx.feed import Placed, Ran
+from pipeline.backends._onnx.graph import Answers
+from pipeline.backends._onnx.session import Array, Runtime, Session, raise_run_error
 from pipeline.contracts.component import Context
 from pipeline.contracts.errors import ConfigError
 from pipeline.contracts.frame import Frame, Picture, YuvPlanes

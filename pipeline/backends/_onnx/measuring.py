@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.backends._onnx_session import Session
-from pipeline.backends._onnx_tuning import Plan, Sample
+from pipeline.backends._onnx.session import Session
+from pipeline.backends._onnx.tuning import Plan, Sample
 
 SAMPLE_S = 0.06
 """So long each plan is tried at a time: many slices of the scheduler (4 ms)."""

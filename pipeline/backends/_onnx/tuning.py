@@ -12,7 +12,8 @@ WORTH_S = 0.001
 """A model whose run takes less is not tuned: decoding a frame takes longer (1.2 to 5 ms), and that decides."""
 
 _CLEARLY = 1.1
-"""A plan must be better than the usual one by this, each time: samples of one plan differ by 3 % on a calm machine."""
+"""A plan must be better than the usual one by this, each time, three times: judgement, well above the noise of a calm
+machine."""
 _HOPELESS = 0.8
 """A way that is slower than this is not followed further: speed rises and falls steadily along it."""
 _CALM = 0.85

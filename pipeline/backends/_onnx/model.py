@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from pipeline.backends._onnx_feed import Feed, Placed
+from pipeline.backends._onnx.feed import Feed, Placed
 from pipeline.contracts.errors import TransientError
 from pipeline.contracts.frame import Frame, Size
 from pipeline.contracts.result import Prediction, Timings

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.backends._onnx_cuda_prep import Where
-from pipeline.backends._onnx_session import Session
+from pipeline.backends._onnx.cuda_prep import Where
+from pipeline.backends._onnx.session import Session
 from pipeline.contracts.errors import TransientError
 from pipeline.contracts.frame import Frame, Size, YuvPlanes
 from pipeline.devices.driver import DeviceError, Span

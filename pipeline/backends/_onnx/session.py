@@ -8,7 +8,7 @@ from typing import Any, NoReturn, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.backends._onnx_device import CUDA, TENSORRT, DeviceChoice
+from pipeline.backends._onnx.device import CUDA, TENSORRT, DeviceChoice
 from pipeline.contracts.errors import ConfigError, FatalError, PenstockError, TransientError
 
 _QUIET = 4  # "fatal": what goes wrong is raised as well, and the terminal is not onnxruntime's to write on

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.backends._onnx_device import CPU, CUDA, TENSORRT, DeviceChoice
-from pipeline.backends._onnx_session import Runtime
-from pipeline.backends._onnx_tensorrt import load_libraries
+from pipeline.backends._onnx.device import CPU, CUDA, TENSORRT, DeviceChoice
+from pipeline.backends._onnx.session import Runtime
+from pipeline.backends._onnx.tensorrt import load_libraries
 from pipeline.contracts.component import Finding
 from pipeline.contracts.errors import PenstockError
 

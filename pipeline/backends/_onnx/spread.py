@@ -4,8 +4,8 @@ import contextlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
-from pipeline.backends._onnx_feed import Feed, Placed, Ran
-from pipeline.backends._onnx_session import DeviceLostError
+from pipeline.backends._onnx.feed import Feed, Placed, Ran
+from pipeline.backends._onnx.session import DeviceLostError
 from pipeline.contracts.component import Context
 from pipeline.contracts.errors import ConfigError, FatalError, PenstockError
 from pipeline.contracts.frame import Frame

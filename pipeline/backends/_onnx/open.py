@@ -2,19 +2,19 @@
 
 from pathlib import Path
 
-from pipeline.backends._onnx_config import RunConfig
-from pipeline.backends._onnx_device import (
+from pipeline.backends._onnx.config import RunConfig
+from pipeline.backends._onnx.device import (
     CPU,
     DeviceChoice,
     choose_device,
     fallback,
     usable_cores,
 )
-from pipeline.backends._onnx_gpu import WORKERS_EACH
-from pipeline.backends._onnx_session import Runtime, Session
-from pipeline.backends._onnx_started import Started, trial
-from pipeline.backends._onnx_tune import may_tune, tuning_file
-from pipeline.backends._onnx_tuning import Plan
+from pipeline.backends._onnx.gpu import WORKERS_EACH
+from pipeline.backends._onnx.session import Runtime, Session
+from pipeline.backends._onnx.started import Started, trial
+from pipeline.backends._onnx.tune import may_tune, tuning_file
+from pipeline.backends._onnx.tuning import Plan
 from pipeline.contracts.component import Context
 from pipeline.contracts.errors import ConfigError
 from pipeline.devices.gpus import cuda_devices, gpus

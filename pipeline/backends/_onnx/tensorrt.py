@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.backends._onnx_device import CPU, CUDA, TENSORRT, DeviceChoice
+from pipeline.backends._onnx.device import CPU, CUDA, TENSORRT, DeviceChoice
 
 LIBRARIES = ("libnvinfer.so.10", "libnvonnxparser.so.10")
 """What onnxruntime's provider is linked to (version 1.31)."""

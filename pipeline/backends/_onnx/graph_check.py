@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.backends._onnx_session import Session
+from pipeline.backends._onnx.session import Session
 from pipeline.contracts.frame import Size, Wishes
 from pipeline.contracts.result import Detections
 from pipeline.models.graph_bytes import PIXELS

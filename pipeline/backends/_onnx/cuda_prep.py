@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.backends._onnx_session import Session
+from pipeline.backends._onnx.session import Session
 from pipeline.models.graph_nodes import CannotComposeError
 from pipeline.models.graph_planes import SLOT, PlanesIn, SlotOut, planes_graph
 

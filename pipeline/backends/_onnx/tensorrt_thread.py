@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.backends._onnx_tensorrt import READY, EngineCache
+from pipeline.backends._onnx.tensorrt import READY, EngineCache
 from pipeline.contracts.component import Context
 from pipeline.contracts.errors import PenstockError
 
-COMMAND = (sys.executable, "-m", "pipeline.backends._onnx_tensorrt_build")
+COMMAND = (sys.executable, "-m", "pipeline.backends._onnx.tensorrt_build")
 
 _TERMINATE_S = 5.0
 """So long a process that was told to end may take; then it is killed."""
@@ -26,7 +26,7 @@ class EngineBuilder:
     The build is a process of low priority. Whatever goes wrong is said once, and what serves goes on serving.
 
     Args:
-        job: what `_onnx_tensorrt_build` is told.
+        job: what `tensorrt_build` is told.
         cache: where the engine will be.
         take_over: called by the thread once the engine is there, with what the build found out; returns what became of
             it, for the log, and whether it is in use.

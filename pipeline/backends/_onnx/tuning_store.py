@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from pipeline.backends._onnx_tuning import Plan, Verdict
+from pipeline.backends._onnx.tuning import Plan, Verdict
 from pipeline.contracts.component import FrozenModel
 
 FILE = "tuning.json"

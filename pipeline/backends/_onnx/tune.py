@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy.typing as npt
 
-from pipeline.backends._onnx_config import RunConfig
-from pipeline.backends._onnx_device import CPU, usable_cores
-from pipeline.backends._onnx_measuring import Stopwatch
-from pipeline.backends._onnx_session import Runtime, Session, zeros
-from pipeline.backends._onnx_started import Started, shape_of
-from pipeline.backends._onnx_tuning import BUDGET_S, WORTH_S, Freedom, choose
-from pipeline.backends._onnx_tuning_store import TuningFile, machine
+from pipeline.backends._onnx.config import RunConfig
+from pipeline.backends._onnx.device import CPU, usable_cores
+from pipeline.backends._onnx.measuring import Stopwatch
+from pipeline.backends._onnx.session import Runtime, Session, zeros
+from pipeline.backends._onnx.started import Started, shape_of
+from pipeline.backends._onnx.tuning import BUDGET_S, WORTH_S, Freedom, choose
+from pipeline.backends._onnx.tuning_store import TuningFile, machine
 from pipeline.contracts.component import Context
 from pipeline.contracts.frame import Size
 from pipeline.models.description import ModelDescription

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from pipeline.backends._onnx_config import RunConfig
-from pipeline.backends._onnx_device import CPU, CPU_CHOICE, CUDA, DeviceChoice, further_gpus
-from pipeline.backends._onnx_feed import Feed, HostFeed
-from pipeline.backends._onnx_gpu import WORKERS_EACH, GpuPlan, batch_on_gpu, gpu_feed
-from pipeline.backends._onnx_graph import GraphModel, Plain, graph_of
-from pipeline.backends._onnx_graph_feed import GraphFeed
-from pipeline.backends._onnx_session import Session
-from pipeline.backends._onnx_started import Started
+from pipeline.backends._onnx.config import RunConfig
+from pipeline.backends._onnx.device import CPU, CPU_CHOICE, CUDA, DeviceChoice, further_gpus
+from pipeline.backends._onnx.feed import Feed, HostFeed
+from pipeline.backends._onnx.gpu import WORKERS_EACH, GpuPlan, batch_on_gpu, gpu_feed
+from pipeline.backends._onnx.graph import GraphModel, Plain, graph_of
+from pipeline.backends._onnx.graph_feed import GraphFeed
+from pipeline.backends._onnx.session import Session
+from pipeline.backends._onnx.started import Started
 from pipeline.contracts.component import Context
 from pipeline.contracts.errors import FatalError
 from pipeline.devices.driver import DeviceError
@@ -105,7 +105,7 @@ class _Ways:
         composed = self._composed if choice.must_have == CUDA else None
         answers = None if composed is None else composed.answers
         if choice.gpu is not None:
-            from pipeline.backends._onnx_cuda import cuda_feed
+            from pipeline.backends._onnx.cuda import cuda_feed
 
             try:
                 gpu = gpus().gpu(choice.gpu)

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
-from pipeline.backends._onnx_graph_check import Both, Checked, compare
-from pipeline.backends._onnx_graph_plan import INPUT, OUTPUT, GraphPlan, InGraph, plan_of
-from pipeline.backends._onnx_graph_store import GraphStore, Note
-from pipeline.backends._onnx_session import Session
+from pipeline.backends._onnx.graph_check import Both, Checked, compare
+from pipeline.backends._onnx.graph_plan import INPUT, OUTPUT, GraphPlan, InGraph, plan_of
+from pipeline.backends._onnx.graph_store import GraphStore, Note
+from pipeline.backends._onnx.session import Session
 from pipeline.contracts.component import Context
 from pipeline.contracts.errors import ConfigError
 from pipeline.contracts.frame import Frame

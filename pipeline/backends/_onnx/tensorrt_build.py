@@ -1,4 +1,4 @@
-"""The process that makes a TensorRT engine: `python -m pipeline.backends._onnx_tensorrt_build JOB.json`.
+"""The process that makes a TensorRT engine: `python -m pipeline.backends._onnx.tensorrt_build JOB.json`.
 
 A process of its own, because a build takes minutes in which nothing can stop it but a signal, takes memory that comes
 back at once this way, and may end in a crash that ends nothing else. The engine stays in its folder; the daemon loads
@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.backends._onnx_device import CPU_CHOICE, TENSORRT, DeviceChoice
-from pipeline.backends._onnx_session import Runtime, Session
-from pipeline.backends._onnx_tensorrt import READY, load_libraries
+from pipeline.backends._onnx.device import CPU_CHOICE, TENSORRT, DeviceChoice
+from pipeline.backends._onnx.session import Runtime, Session
+from pipeline.backends._onnx.tensorrt import READY, load_libraries
 from pipeline.contracts.errors import PenstockError
 
 MAX_DIFFERENCE_RATIO = 0.02
