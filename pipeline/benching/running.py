@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import NamedTuple
 
 from pipeline.benching.machine import busy_s
@@ -52,17 +53,23 @@ class Ran(NamedTuple):
         return self.inferred / self.seconds
 
 
-def run_for(settings: Settings, seconds: float) -> Ran:
+def run_for(settings: Settings, seconds: float, begun: Callable[[], object] = lambda: None) -> Ran:
     """Start it, let it settle, watch it for `seconds`, and stop it.
+
+    Args:
+        settings: what to run.
+        seconds: how long to watch.
+        begun: called when the loop runs: from then on Ctrl-C is its to handle.
 
     Raises:
         ConfigProblems: something that was asked for cannot be had.
         ConfigError: it does not start, or gives nothing.
     """
-    return asyncio.run(_run(settings, seconds))
+    return asyncio.run(_run(settings, seconds, begun))
 
 
-async def _run(settings: Settings, seconds: float) -> Ran:
+async def _run(settings: Settings, seconds: float, begun: Callable[[], object]) -> Ran:
+    begun()
     clock = SystemClock()
     supervisor = Supervisor(settings, events=Events(clock), metrics=Metrics("bench"), clock=clock)
     watched = asyncio.create_task(_watch(supervisor, seconds))

@@ -259,7 +259,7 @@ def test_cuda_is_absent_and_a_warning_was_asked_for(workplace: Workplace, edited
     code, _, err = workplace.penstock("run", "--quiet")
     assert code == 0, err
     assert err.count("\n") == 1, err
-    assert "CPU" in err
+    assert "backend local: cpu in place of cuda:0: " in err
 
 
 def test_a_mistake_on_the_command_line(workplace: Workplace) -> None:

@@ -122,6 +122,7 @@ def test_every_codec_comes_over_every_transport(server: RtspServer, clips: Clips
         assert details.pop("keyframe_interval_s") == pytest.approx(FRAME_S, abs=0.03)
     assert details == {
         "codec": name,
+        "decoder": "cpu",
         "transport": transport,
         "width": 320,
         "height": 240,
