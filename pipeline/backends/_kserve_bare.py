@@ -16,6 +16,7 @@ from pipeline.contracts.result import Prediction
 from pipeline.models.description import ModelDescription, ModelOptions, Shapes, describe
 from pipeline.models.labels import find_classes
 from pipeline.models.onnx_file import OnnxFile, TensorInfo
+from pipeline.models.preprocess import UNCONVERTIBLE
 from pipeline.models.reader import Reader
 from pipeline.models.rules import ReadSettings
 from pipeline.wire.kserve import InferRequest, RequestedOutput
@@ -158,6 +159,5 @@ def _read(
 def _prepared(reader: Reader, frames: Sequence[Frame]) -> Arrays:
     try:
         return reader.prepare([frame.picture for frame in frames])
-    except (ValueError, OSError, MemoryError, NotImplementedError) as error:
-        # Broken input: an odd pixel format, no memory for a huge picture. The next frame may be fine.
+    except UNCONVERTIBLE as error:  # the next frame may be fine
         raise TransientError(f"frame {frames[0].seq} of {frames[0].source} cannot be converted: {error}") from error

@@ -11,6 +11,9 @@ from pipeline.contracts.component import FrozenModel
 from pipeline.contracts.frame import Picture, Size
 from pipeline.models.letterbox import Placement, centre_crop, place, stretch
 
+UNCONVERTIBLE = (ValueError, OSError, MemoryError, NotImplementedError)
+"""What a hostile or broken picture raises on its way into the input: an odd pixel format, no memory for a huge one."""
+
 _MAX_CUT = 8  # a resized picture of more than so many inputs is cut before it is resized
 
 Channels = Literal["rgb", "bgr"]

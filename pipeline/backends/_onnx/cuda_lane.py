@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.backends._onnx.cuda_prep import Where
+from pipeline.backends._onnx.feed import put
 from pipeline.backends._onnx.session import Session
-from pipeline.contracts.errors import TransientError
 from pipeline.contracts.frame import Frame, Size, YuvPlanes
 from pipeline.devices.driver import DeviceError, Span
 from pipeline.devices.gpu import DeviceMemory, Gpu, Pinned, Rows
@@ -71,10 +71,7 @@ class Lane:
             DeviceError: the device failed.
         """
         host = self._host_rows()
-        try:
-            host.put(row, frame.picture, placement)
-        except (ValueError, OSError, MemoryError, NotImplementedError) as error:
-            raise TransientError(f"frame {frame.seq} of {frame.source} cannot be converted: {error}") from error
+        put(host, row, frame, placement)
         source = Span(host.tensor[row].ctypes.data, self.row_bytes, on_device=False)
         target = Span(self.address(row), self.row_bytes, on_device=True)
         self._stream.put([Rows(source, target, self.row_bytes, 1)])

@@ -1,8 +1,9 @@
 """How pictures come to a session and answers from it: `Feed`, and the one that goes through the host's memory."""
 
+import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy.typing as npt
@@ -11,7 +12,7 @@ from pipeline.backends._onnx.session import Session, raise_run_error
 from pipeline.contracts.errors import TransientError
 from pipeline.contracts.frame import Frame, Size
 from pipeline.models.letterbox import Placement
-from pipeline.models.preprocess import InputBuffer
+from pipeline.models.preprocess import UNCONVERTIBLE, InputBuffer
 from pipeline.models.reader import Reader
 
 
@@ -57,6 +58,52 @@ class Feed(Protocol):
         ...
 
 
+class Buffers:
+    """Input tensors that are used again and again. Made by a feed, used by its threads.
+
+    Args:
+        make: a new one for inputs of this size.
+        spare: so many are kept.
+        whole: they are always fed whole, to a model with a fixed batch: what no frame is in holds older pictures,
+            whose boxes nobody reads.
+    """
+
+    def __init__(self, make: Callable[[Size], InputBuffer], *, spare: int, whole: bool) -> None:
+        self._make = make
+        self._whole = whole
+        self._spare: deque[tuple[Size, InputBuffer]] = deque(maxlen=spare)
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def filled(self, batch: Sequence[Frame], places: Sequence[Placed]) -> Iterator[npt.NDArray[Any]]:
+        """The tensor with these frames in it, for as long as it is read.
+
+        Raises:
+            TransientError: a picture cannot be converted.
+        """
+        size = places[0].input_size
+        buffer = self._take(size)
+        try:
+            for row, (frame, place) in enumerate(zip(batch, places, strict=True)):
+                put(buffer, row, frame, place.placement)
+            yield buffer.tensor if self._whole else buffer.tensor[: len(batch)]
+        finally:
+            with self._lock:
+                self._spare.append((size, buffer))
+
+    def clear(self) -> None:
+        """Let go of all memory."""
+        self._spare.clear()
+
+    def _take(self, input_size: Size) -> InputBuffer:
+        with self._lock:
+            for index, (size, buffer) in enumerate(self._spare):
+                if size == input_size:
+                    del self._spare[index]
+                    return buffer
+        return self._make(input_size)
+
+
 class HostFeed:
     """Pictures are shrunk by swscale into a buffer that is used again, and the session copies from there.
 
@@ -81,48 +128,35 @@ class HostFeed:
     ) -> None:
         self._session = session
         self._reader = reader
-        self._max_batch = max_batch
         self._errors = errors
         self._now_s = now_s
-        self._spare: deque[tuple[Size, InputBuffer]] = deque(maxlen=spare)
-        self._lock = threading.Lock()
+        self._buffers = Buffers(
+            lambda size: reader.buffer(size, max_batch), spare=spare, whole=bool(reader.model.fixed_batch)
+        )
 
     def run(self, batch: Sequence[Frame], places: Sequence[Placed]) -> Ran:
         """See `Feed`."""
         started = self._now_s()
-        input_size = places[0].input_size
-        buffer = self._take(input_size)
-        try:
-            for row, (frame, place) in enumerate(zip(batch, places, strict=True)):
-                _put(buffer, row, frame, place.placement)
-            # A fixed batch is always fed whole: its other rows hold older pictures, whose boxes nobody reads.
-            tensor = buffer.tensor if self._reader.model.fixed_batch else buffer.tensor[: len(batch)]
+        with self._buffers.filled(batch, places) as tensor:
             fed = self._now_s()
             try:
-                outputs = self._session.run(self._reader.outputs, self._reader.feeds(tensor, input_size))
+                outputs = self._session.run(self._reader.outputs, self._reader.feeds(tensor, places[0].input_size))
             except self._errors as error:
                 raise_run_error(error)
             return Ran(outputs, fed - started, self._now_s() - fed)
-        finally:
-            with self._lock:
-                self._spare.append((input_size, buffer))
 
     def close(self) -> None:
         """See `Feed`."""
-        self._spare.clear()
-
-    def _take(self, input_size: Size) -> InputBuffer:
-        with self._lock:
-            for index, (size, buffer) in enumerate(self._spare):
-                if size == input_size:
-                    del self._spare[index]
-                    return buffer
-        return self._reader.buffer(input_size, self._max_batch)
+        self._buffers.clear()
 
 
-def _put(buffer: InputBuffer, row: int, frame: Frame, placement: Placement) -> None:
+def put(buffer: InputBuffer, row: int, frame: Frame, placement: Placement) -> None:
+    """Shrink a frame's picture into a row of the buffer.
+
+    Raises:
+        TransientError: it cannot be converted; the next frame may be fine.
+    """
     try:
         buffer.put(row, frame.picture, placement)
-    except (ValueError, OSError, MemoryError, NotImplementedError) as error:
-        # Hostile or broken input: an odd pixel format, no memory for a huge picture. The next frame may be fine.
+    except UNCONVERTIBLE as error:
         raise TransientError(f"frame {frame.seq} of {frame.source} cannot be converted: {error}") from error

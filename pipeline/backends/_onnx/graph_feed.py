@@ -1,16 +1,13 @@
 """`GraphFeed`: how a model with its pre- and post-processing inside is fed from the host's memory and read there."""
 
-import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy.typing as npt
 
-from pipeline.backends._onnx.feed import Placed, Ran
+from pipeline.backends._onnx.feed import Buffers, Placed, Ran
 from pipeline.backends._onnx.graph import GraphModel
 from pipeline.backends._onnx.session import raise_run_error
-from pipeline.contracts.errors import TransientError
 from pipeline.contracts.frame import Frame, Size
 from pipeline.models.graph_bytes import PIXELS, bytes_buffer
 from pipeline.models.preprocess import InputBuffer
@@ -45,24 +42,22 @@ class GraphFeed:
     ) -> None:
         self._model = model
         self._reader = reader
-        self._max_batch = max_batch
         self._errors = errors
         self._now_s = now_s
         self._at_no_cost = at_no_cost
-        self._spare: deque[tuple[Size, InputBuffer]] = deque(maxlen=spare)
-        self._lock = threading.Lock()
+
+        def buffer(size: Size) -> InputBuffer:
+            if model.bytes_in:
+                return bytes_buffer(reader.model.preprocess, size, batch=max_batch)
+            return reader.buffer(size, max_batch)
+
+        self._buffers = Buffers(buffer, spare=spare, whole=bool(reader.model.fixed_batch))
 
     def run(self, batch: Sequence[Frame], places: Sequence[Placed]) -> Ran:
         """See `Feed`."""
         started = self._now_s()
-        input_size = places[0].input_size
-        buffer = self._take(input_size)
-        try:
-            for row, (frame, place) in enumerate(zip(batch, places, strict=True)):
-                _put(buffer, row, frame, place)
-            # A fixed batch is always fed whole: its other rows hold older pictures, whose boxes nobody reads.
-            tensor = buffer.tensor if self._reader.model.fixed_batch else buffer.tensor[: len(batch)]
-            feeds = self._reader.feeds(tensor, input_size)
+        with self._buffers.filled(batch, places) as tensor:
+            feeds = self._reader.feeds(tensor, places[0].input_size)
             if self._model.bytes_in:
                 feeds[PIXELS] = feeds.pop(self._reader.model.image.name)
             fed = self._now_s()
@@ -71,13 +66,10 @@ class GraphFeed:
             except self._errors as error:
                 raise_run_error(error)
             return Ran(outputs, fed - started, self._now_s() - fed, reader)
-        finally:
-            with self._lock:
-                self._spare.append((input_size, buffer))
 
     def close(self) -> None:
         """See `Feed`."""
-        self._spare.clear()
+        self._buffers.clear()
 
     def _ask(self, feeds: dict[str, Array], batch: Sequence[Frame]) -> tuple[Sequence[Array], Reader | None]:
         """Outputs, and how they are read; None: as the model's own."""
@@ -92,21 +84,3 @@ class GraphFeed:
         if not spare:
             return session.run(self._reader.outputs, feeds), None
         return [found[name] for name in self._reader.outputs], None
-
-    def _take(self, input_size: Size) -> InputBuffer:
-        with self._lock:
-            for index, (size, buffer) in enumerate(self._spare):
-                if size == input_size:
-                    del self._spare[index]
-                    return buffer
-        if self._model.bytes_in:
-            return bytes_buffer(self._reader.model.preprocess, input_size, batch=self._max_batch)
-        return self._reader.buffer(input_size, self._max_batch)
-
-
-def _put(buffer: InputBuffer, row: int, frame: Frame, place: Placed) -> None:
-    try:
-        buffer.put(row, frame.picture, place.placement)
-    except (ValueError, OSError, MemoryError, NotImplementedError) as error:
-        # Hostile or broken input: an odd pixel format, no memory for a huge picture. The next frame may be fine.
-        raise TransientError(f"frame {frame.seq} of {frame.source} cannot be converted: {error}") from error

@@ -5,6 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from live_plan import plan
 from media import moving, video
 
 from pipeline.contracts.clock import SystemClock
@@ -26,21 +27,6 @@ CODECS: dict[str, tuple[str, str, dict[str, str]]] = {
     "h265": ("libx265", "yuv420p", {**FAST, "x265-params": "log-level=none:keyint=5:bframes=2"}),
     "mjpeg": ("mjpeg", "yuvj420p", {}),
 }
-
-
-def plan(path: Path, max_fps: float | None = None) -> Plan:
-    """A file read as if it were live: its end is a lost connection."""
-    return Plan(
-        address=path,
-        shown="clip",
-        transport="file",
-        open_timeout_s=5,
-        first_frame_timeout_s=5,
-        stall_timeout_s=5,
-        decoding=Decoding("cpu", 1, 10**8, low_delay=True),
-        on_corrupt="flag",
-        max_fps=max_fps,
-    )
 
 
 def frames(plan: Plan) -> list[LiveFrame]:

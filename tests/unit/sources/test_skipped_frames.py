@@ -8,6 +8,7 @@ from typing import Any
 
 import av
 import pytest
+from live_plan import plan
 from media import file_source, moving, read, video
 
 from pipeline.contracts.clock import SystemClock
@@ -16,8 +17,7 @@ from pipeline.contracts.frame import FailedFrame
 from pipeline.contracts.packets import PacketRing
 from pipeline.contracts.source import Sparing
 from pipeline.testing import PluginContext
-from sources._decoding import Decoding
-from sources._live import LiveSource, Plan
+from sources._live import LiveSource
 from sources._live_reader import Connection
 from sources._live_undecoded import Undecoded
 
@@ -81,21 +81,6 @@ def test_of_a_file_that_is_decoded_whole_nothing_is_skipped(clips: dict[str, Pat
     source = file_source(clips["mjpeg"])
     read(source)
     assert source.skipped_frames == 0
-
-
-def plan(path: Path, max_fps: float | None) -> Plan:
-    """A file read as if it were live: its end is a lost connection."""
-    return Plan(
-        address=path,
-        shown="clip",
-        transport="file",
-        open_timeout_s=5,
-        first_frame_timeout_s=5,
-        stall_timeout_s=5,
-        decoding=Decoding("cpu", 1, 10**8, low_delay=True),
-        on_corrupt="flag",
-        max_fps=max_fps,
-    )
 
 
 def decoded_of(source: LiveSource) -> Iterator[bool]:
