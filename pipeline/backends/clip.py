@@ -14,6 +14,7 @@ from pipeline.backends._onnx.gpu import GpuFeed
 from pipeline.backends._onnx.model import LoadedModel
 from pipeline.backends._onnx.open import check_batch, device_of, session_of, start
 from pipeline.backends._onnx.report import model_lines
+from pipeline.backends._onnx.rewritten import rewritten
 from pipeline.backends._onnx.session import Runtime
 from pipeline.backends._onnx.tune import tuned
 from pipeline.backends._onnx.ways import feed_of
@@ -127,9 +128,10 @@ class ClipImages:
         description = config.describe(started.shapes)
         if description.choice is None:  # cannot be: a trial run leaves no shape open
             raise FatalError(f"{config.model}: the output of the image encoder is not known after a trial run")
+        started = rewritten(config, started, self._ctx, description, fit=False)
         started = tuned(config, started, self._ctx, description, fit=False)
         self.device, self.concurrency, self.max_batch = started.device, started.concurrency, started.max_batch
-        self._how = started.how
+        self._how = started.said
         self.numbers = int(np.prod(started.shapes[description.choice.output.name][1:]))
         self._description = description
         reader = Reader(description)
@@ -163,7 +165,8 @@ class ClipImages:
 
     def describe(self) -> str:
         """Model, size, device and workers."""
-        few = f"{self.model} ({self.numbers} numbers) on {self.device}, {self.concurrency} workers"
+        workers = f"{self.concurrency} worker{'s' * (self.concurrency != 1)}"
+        few = f"{self.model} ({self.numbers} numbers) on {self.device}, {workers}"
         return f"{few}; {self._how}" if self._how else few
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from pipeline.backends._onnx.gpu import GpuFeed
 from pipeline.backends._onnx.model import LoadedModel
 from pipeline.backends._onnx.open import check_batch, device_of, session_of, start
 from pipeline.backends._onnx.report import findings, in_few_words, model_lines
+from pipeline.backends._onnx.rewritten import rewritten
 from pipeline.backends._onnx.session import Runtime
 from pipeline.backends._onnx.started import Started, refuses_rectangles, trial
 from pipeline.backends._onnx.tune import tuned
@@ -161,9 +162,10 @@ class OnnxBackend:
         if description.choice is None:  # cannot be: a trial run leaves no shape open
             raise FatalError(f"{config.model}: the family of the model is not known after a trial run")
         fit = self._fits(started, description)
+        started = rewritten(config, started, self._ctx, description, fit=fit)
         started = tuned(config, started, self._ctx, description, fit=fit)
         self.device, self.concurrency, self.max_batch = started.device, started.concurrency, started.max_batch
-        self.description, self.model, self._how = description, description.name, started.how
+        self.description, self.model, self._how = description, description.name, started.said
         reader = Reader(
             description,
             ReadSettings(

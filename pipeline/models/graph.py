@@ -28,13 +28,14 @@ class Parts:
     picks: bool = False
 
 
-def compose(data: bytes, model: "ModelDescription", parts: Parts) -> bytes:
+def compose(data: bytes, model: "ModelDescription", parts: Parts, *, rewritten: bool = False) -> bytes:
     """The model with these parts, serialised.
 
     Args:
         data: the model's file, as `read_onnx` checked it.
         model: how it is fed and read.
         parts: what to put in.
+        rewritten: `data` is what `graph_rewrite` made of that file: names of ours are ours, and others than come here.
 
     Raises:
         CannotComposeError: it stays as it is, and why.
@@ -43,7 +44,7 @@ def compose(data: bytes, model: "ModelDescription", parts: Parts) -> bytes:
 
     graph_model = onnx.ModelProto()
     graph_model.ParseFromString(data)
-    opset = _refuse(data, graph_model, model)
+    opset = _refuse(b"" if rewritten else data, graph_model, model)
     graph = graph_model.graph
     if parts.front is not None:
         front, inputs = _front(Nodes(opset, "in_"), model, parts.front)

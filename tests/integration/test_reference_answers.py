@@ -26,10 +26,16 @@ def frame_of(path: Path, wishes: Wishes | None = None) -> Frame:
     return Frame("test", 0, 0.0, 0.0, "pts", picture, 0.0, wishes=wishes)
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folder of all backends here: what the first start of a model finds out holds for the others."""
+    return tmp_path_factory.mktemp("data")
+
+
 @contextlib.contextmanager
-def opened(model: Path, **keys: Any) -> Iterator[OnnxBackend]:
+def opened(model: Path, kept: Path, **keys: Any) -> Iterator[OnnxBackend]:
     config = OnnxBackendConfig(model=model, device="cpu", workers=1, input_shape="square", **keys)
-    backend = config.build(PluginContext())
+    backend = config.build(PluginContext(data_dir=kept))
     try:
         backend.open()
         yield backend
@@ -82,8 +88,8 @@ def masks_by_opencv(
     return masks
 
 
-def test_masks_are_those_of_the_reference_way(shared_data: Path) -> None:
-    with opened(shared_data / "models" / "yolo11n-seg_640.onnx") as backend:
+def test_masks_are_those_of_the_reference_way(shared_data: Path, kept: Path) -> None:
+    with opened(shared_data / "models" / "yolo11n-seg_640.onnx", kept) as backend:
         assert backend.info().task == "instance-segmentation"
         loaded = backend._loaded
         assert loaded is not None
@@ -104,8 +110,8 @@ def test_masks_are_those_of_the_reference_way(shared_data: Path) -> None:
         assert seen >= 9
 
 
-def test_a_wish_below_the_configured_threshold_is_granted(shared_data: Path) -> None:
-    with opened(shared_data / "models" / "yolo11n-seg_640.onnx", confidence=0.8) as backend:
+def test_a_wish_below_the_configured_threshold_is_granted(shared_data: Path, kept: Path) -> None:
+    with opened(shared_data / "models" / "yolo11n-seg_640.onnx", kept, confidence=0.8) as backend:
         counts = []
         for wishes in (None, Wishes(confidence=0.01), Wishes(confidence=0.01, classes=("bus",))):
             (found,) = backend.infer([frame_of(shared_data / "images" / "bus.jpg", wishes)])
@@ -126,10 +132,10 @@ def faces(answer: Prediction) -> list[tuple[list[int], dict[str, list[int]]]]:
     return [(box, dict(zip(answer.keypoint_names, some, strict=True))) for box, some in zip(boxes, points, strict=True)]
 
 
-def test_faces_are_those_that_opencvs_own_detector_finds(shared_data: Path) -> None:
+def test_faces_are_those_that_opencvs_own_detector_finds(shared_data: Path, kept: Path) -> None:
     cv2 = pytest.importorskip("cv2", reason="OpenCV (dependency group: dev) is not installed")
     model = shared_data / "models" / "yunet_n_320.onnx"
-    with opened(model, confidence=0.8, iou_threshold=0.3) as backend:
+    with opened(model, kept, confidence=0.8, iou_threshold=0.3) as backend:
         for name in ("zidane.jpg", "astronaut.png"):
             path = shared_data / "images" / name
             picture = cv2.imread(str(path))
@@ -149,8 +155,8 @@ def test_faces_are_those_that_opencvs_own_detector_finds(shared_data: Path) -> N
             assert answered[0][1]["right_eye"][0] < answered[0][1]["left_eye"][0], "the person's right, our left"
 
 
-def test_a_quantised_classifier_knows_a_cat_and_a_bus(shared_data: Path) -> None:
-    with opened(shared_data / "models" / "efficientnet_lite0_uint8.onnx") as backend:
+def test_a_quantised_classifier_knows_a_cat_and_a_bus(shared_data: Path, kept: Path) -> None:
+    with opened(shared_data / "models" / "efficientnet_lite0_uint8.onnx", kept) as backend:
         assert backend.info().task == "classification"
         cats, vehicles = {281, 282, 283, 284, 285}, {654, 779, 874}  # ImageNet: tabby to Egyptian cat; (trolley) buses
         for name, wanted in (("chelsea.png", cats), ("bus.jpg", vehicles)):

@@ -113,8 +113,14 @@ def frame_of(picture: Picture) -> Frame:
     return Frame("test", 0, 0.0, 0.0, "pts", picture, 0.0)
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folder of all backends here: what the first start of a model finds out holds for the others."""
+    return tmp_path_factory.mktemp("data")
+
+
 @contextlib.contextmanager
-def opened(case: Case, **keys: Any) -> Iterator[OnnxBackend]:
+def opened(case: Case, kept: Path, **keys: Any) -> Iterator[OnnxBackend]:
     """The backend as the reference is: square, unless `keys` say otherwise."""
     config = OnnxBackendConfig(
         model=case.path(),
@@ -124,7 +130,7 @@ def opened(case: Case, **keys: Any) -> Iterator[OnnxBackend]:
         workers=1,
         **{"input_shape": "square", **keys},
     )
-    backend = config.build(PluginContext())
+    backend = config.build(PluginContext(data_dir=kept))
     try:
         backend.open()
         yield backend
@@ -194,10 +200,10 @@ def reference_ap(case: Case) -> float:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_with_the_references_own_shrink_every_box_is_the_references(name: str) -> None:
+def test_with_the_references_own_shrink_every_box_is_the_references(name: str, kept: Path) -> None:
     case = CASES[name]
     floor = reference_floor(case)
-    with opened(case, confidence=0.25) as backend:
+    with opened(case, kept, confidence=0.25) as backend:
         for file, wanted in reference_boxes(case).items():
             found = find(backend, as_reference(DATA / "images" / file))
             for box in (b for b in wanted if b["score"] > floor):
@@ -212,9 +218,9 @@ def test_with_the_references_own_shrink_every_box_is_the_references(name: str) -
 
 @pytest.mark.parametrize("picture_of", [from_pillow, from_decoder])
 @pytest.mark.parametrize("name", CASES)
-def test_the_production_path_finds_the_references_boxes(name: str, picture_of: PictureOf) -> None:
+def test_the_production_path_finds_the_references_boxes(name: str, picture_of: PictureOf, kept: Path) -> None:
     case = CASES[name]
-    with opened(case, confidence=0.25) as backend:
+    with opened(case, kept, confidence=0.25) as backend:
         for file, wanted in reference_boxes(case).items():
             found = find(backend, picture_of(DATA / "images" / file))
             for box in (b for b in wanted if b["score"] > 0.4):
@@ -224,16 +230,16 @@ def test_the_production_path_finds_the_references_boxes(name: str, picture_of: P
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_production_path_keeps_the_average_precision(name: str) -> None:
+def test_the_production_path_keeps_the_average_precision(name: str, kept: Path) -> None:
     case = CASES[name]
-    with opened(case, confidence=0.001) as backend:
+    with opened(case, kept, confidence=0.001) as backend:
         assert measured_ap(backend, from_decoder) >= reference_ap(case) - 0.01
 
 
 @pytest.mark.parametrize("name", ["yolo11-640", "yolo11-416", "yolo11-320"])
-def test_the_rectangle_that_is_the_default_keeps_the_average_precision(name: str) -> None:
+def test_the_rectangle_that_is_the_default_keeps_the_average_precision(name: str, kept: Path) -> None:
     case = CASES[name]
-    with opened(case, confidence=0.001, input_shape="auto") as backend:
+    with opened(case, kept, confidence=0.001, input_shape="auto") as backend:
         assert measured_ap(backend, from_decoder) >= reference_ap(case) - 0.01
         wide = from_rgb(np.zeros((90, 160, 3), np.uint8))
         assert backend.kind_of(frame_of(wide)) is None, "nothing to sort by in batches of one"

@@ -22,7 +22,9 @@ class RunConfig(BackendConfig, ABC):
         default=None, min_length=1, description="execution providers of onnxruntime, instead of `device`"
     )
     tune: bool = Field(
-        default=True, description="CPU: measure at the first start what suits this machine and model best, and keep it"
+        default=True,
+        description="measure at the first start what suits this machine and model best, and keep it: whether its graph "
+        "is faster rewritten; CPU: workers and threads",
     )
     workers: int | None = Field(
         default=None, ge=1, le=256, description="frames at work at once; CPU: measured, usually one per core"
@@ -49,5 +51,8 @@ class RunConfig(BackendConfig, ABC):
         "running model",
     )
     in_graph: Literal["auto", "none", "input", "output", "both"] = Field(
-        default="auto", description="pre- and post-processing as part of the model: what pays on the device, or this"
+        default="auto",
+        description="auto: the model's graph in fewer and cheaper steps, and pre- and post-processing as part of it, "
+        "where that is measured faster on the device; input, output, both: these parts in any case; none: the file "
+        "as it is, byte for byte",
     )

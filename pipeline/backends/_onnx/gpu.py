@@ -36,7 +36,6 @@ class GpuPlan(NamedTuple):
     Attributes:
         runtime: what it is loaded with.
         first: the device on which it runs already.
-        session: there.
         further: others that run the same model.
         make_session: loads the model for a device; None where its provider does not start.
         make_feed: the way into a session on a device, for at most so many rows.
@@ -47,7 +46,6 @@ class GpuPlan(NamedTuple):
 
     runtime: Runtime
     first: DeviceChoice
-    session: Session
     further: Sequence[DeviceChoice]
     make_session: Callable[[DeviceChoice], Session | None]
     make_feed: Callable[[Session, DeviceChoice, int], Feed]
@@ -119,11 +117,12 @@ def batch_on_gpu(
     return find_batch(run_rows, now_s, max_run_s=max_run_s, most=MOST_FRAMES)
 
 
-def gpu_feed(plan: GpuPlan, model: ModelDescription, batch: BatchSize, ctx: Context) -> GpuFeed:
+def gpu_feed(plan: GpuPlan, session: Session, model: ModelDescription, batch: BatchSize, ctx: Context) -> GpuFeed:
     """Put together how a model runs on the GPUs of this machine; TensorRT's engines are begun in the background.
 
     Args:
         plan: how.
+        session: the model on the first device; nobody but its feed keeps it, which may be exchanged.
         model: how it is fed.
         batch: how many frames go into a run.
         ctx: of the backend.
@@ -137,7 +136,7 @@ def gpu_feed(plan: GpuPlan, model: ModelDescription, batch: BatchSize, ctx: Cont
     with contextlib.ExitStack() as undo:
         feeds: dict[str, Feed] = {}
         for choice in (plan.first, *plan.further):
-            ready = plan.session if choice is plan.first else on_gpu.further(choice)
+            ready = session if choice is plan.first else on_gpu.further(choice)
             if ready is None:
                 continue
             feeds[choice.device] = exchange = ExchangeFeed(plan.make_feed(ready, choice, batch.most))

@@ -1,6 +1,6 @@
 """`graph_of`: a model with its pre- and post-processing inside, composed once, checked, and kept."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -8,20 +8,21 @@ from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
-from pipeline.backends._onnx.graph_check import Both, Checked, compare
+from pipeline.backends._onnx.graph_check import Both, Checked, compare, runs_alike
 from pipeline.backends._onnx.graph_plan import INPUT, OUTPUT, GraphPlan, InGraph, plan_of
-from pipeline.backends._onnx.graph_store import GraphStore, Note
+from pipeline.backends._onnx.graph_store import GraphStore, Note, own_bytes
 from pipeline.backends._onnx.session import Session
+from pipeline.backends._onnx.started import Base
 from pipeline.contracts.component import Context
 from pipeline.contracts.errors import ConfigError
 from pipeline.contracts.frame import Frame
 from pipeline.models.graph import Parts, compose
 from pipeline.models.graph_nodes import CannotComposeError
 from pipeline.models.graph_picks import MOST_PICKED, choice_of_picks, enough
-from pipeline.models.onnx_file import fingerprint
+from pipeline.models.onnx_file import fingerprint, read_onnx
 from pipeline.models.reader import Reader
 
-COMPOSER = "2"
+COMPOSER = "3"
 """Another number for each change of what is composed: models composed before are composed again."""
 
 Array = npt.NDArray[Any]
@@ -76,7 +77,7 @@ class GraphModel:
 
 
 class Plain(NamedTuple):
-    """A model as it is, where it runs.
+    """A model without anything put into it, where it runs.
 
     Attributes:
         session: what is composed is compared with it.
@@ -85,6 +86,8 @@ class Plain(NamedTuple):
         versions: of what runs it.
         errors: what sessions raise.
         load: loads another model like this one; None where the device refuses it.
+        facts: what kind of device that is here.
+        base: what the session was made of, where it is rewritten; None: the model's own file.
     """
 
     session: Session
@@ -93,6 +96,8 @@ class Plain(NamedTuple):
     versions: str
     errors: tuple[type[Exception], ...]
     load: Callable[[Path | bytes], Session | None]
+    facts: Mapping[str, str] = {}
+    base: Base | None = None
 
 
 def graph_of(wanted: InGraph, plain: Plain, ctx: Context) -> GraphModel | None:
@@ -112,8 +117,10 @@ def graph_of(wanted: InGraph, plain: Plain, ctx: Context) -> GraphModel | None:
     if note is not None:
         if note.sha256 is None:
             return None
-        session = _loaded(plain, store.model)
-        if session is not None:
+        session = _loaded(plain, note, store.model)
+        if session is None:
+            store.discard()
+        else:
             return GraphModel(session, INPUT in note.inside, _answers(note, plain.reader), note, store.model)
     note, data, session = _composed(plan, store, plain)
     kept: Path | bytes | None = store.model
@@ -142,6 +149,8 @@ def _about(plan: GraphPlan, plain: Plain) -> dict[str, str]:
         "output": f"{choice.family.name} {choice.layout} {choice.output} +{choice.extras}",
         "picked": str(MOST_PICKED),
         "runtime": plain.versions,
+        "base": "" if plain.base is None else plain.base.sha256,
+        **plain.facts,
         "device": plain.device,
     }
 
@@ -150,7 +159,8 @@ def _composed(plan: GraphPlan, store: GraphStore, plain: Plain) -> tuple[Note, b
     """Compose, load, compare: what is kept, and the session if the composed model is to be run."""
     note, reader = Note(key=store.key, about=store.about, outside=plan.outside), plain.reader
     try:
-        data = compose(_own_bytes(reader), reader.model, Parts("bytes" if plan.front else None, plan.picks))
+        parts = Parts("bytes" if plan.front else None, plan.picks)
+        data = compose(_own_bytes(plain), reader.model, parts, rewritten=plain.base is not None)
         session = _first_loaded(plain, data)
         picks = _picks(reader) if plan.picks else None
         checked = compare(Both(plain.session, session, reader, picks, plan.front, plain.errors))
@@ -169,16 +179,12 @@ def _first_loaded(plain: Plain, data: bytes) -> Session:
     return session
 
 
-def _own_bytes(reader: Reader) -> bytes:
-    """The model's file, which must still be the one that was checked."""
-    file = reader.model.file
-    try:
-        data = file.path.read_bytes()
-    except OSError as error:
-        raise CannotComposeError(f"its file cannot be read: {error.strerror}") from error
-    if sha256(data).hexdigest() != fingerprint(file):
-        raise CannotComposeError("its file changed while it was read")
-    return data
+def _own_bytes(plain: Plain) -> bytes:
+    """What the plain session was made of."""
+    if plain.base is None:
+        return own_bytes(plain.reader.model.file)
+    model = plain.base.model
+    return model if isinstance(model, bytes) else own_bytes(read_onnx(model), plain.base.sha256)
 
 
 def _refuse(checked: Checked, *, measured: bool) -> None:
@@ -189,11 +195,18 @@ def _refuse(checked: Checked, *, measured: bool) -> None:
         raise CannotComposeError(f"slower here: {graph_s * 1000:.1f} ms a run instead of {plain_s * 1000:.1f}")
 
 
-def _loaded(plain: Plain, path: Path) -> Session | None:
+def _loaded(plain: Plain, note: Note, path: Path) -> Session | None:
+    """What was kept, if it loads and gives what it shall: another build of the runtime may not take what this one did,
+    and anybody may have put the file there."""
     try:
-        return plain.load(path)
-    except ConfigError:  # another build of the runtime may not take what this one did: it is composed again
+        session = plain.load(path)
+    except ConfigError:
         return None
+    if session is None:
+        return None
+    picks = _picks(plain.reader) if OUTPUT in note.inside else None
+    both = Both(plain.session, session, plain.reader, picks, INPUT in note.inside, plain.errors)
+    return session if runs_alike(both) else None
 
 
 def _picks(reader: Reader) -> Reader:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from pipeline.backends._onnx.session import Session
 from pipeline.contracts.frame import Size, Wishes
 from pipeline.contracts.result import Detections
+from pipeline.models.description import ModelDescription
 from pipeline.models.graph_bytes import PIXELS
 from pipeline.models.reader import Reader
 
@@ -77,17 +78,44 @@ def compare(both: Both) -> Checked:
     return Checked(fault, f"outputs differ by {detail:.1g} of the largest value at most", run_s)
 
 
-def _feeds(both: Both, size: Size) -> tuple[dict[str, Array], dict[str, Array]]:
-    """The same picture, as each of the two takes it."""
-    model = both.reader.model
-    rows = model.fixed_batch or 1
-    pixels = np.random.default_rng(0).integers(0, 256, (rows, size.height, size.width, 3), np.uint8)
+def runs_alike(both: Both) -> bool:
+    """Whether the composed model runs at all and gives outputs of the plain one's shapes; what they say is not compared
+    again."""
+    plain_feeds, composed_feeds = _feeds(both, both.reader.model.input_size)
+    names = both.reader.outputs
+    extra = () if both.picks is None else tuple(name for name in both.picks.outputs if name not in names)
+    try:
+        wanted = both.plain.run(names, plain_feeds)
+        found = both.composed.run((*names, *extra), composed_feeds)
+        same = all(np.shape(a) == np.shape(b) for a, b in zip(wanted, found[: len(names)], strict=True))
+        if both.picks is not None:  # reading is what would fail, picture by picture
+            picked = dict(zip((*names, *extra), found, strict=True))
+            size = both.reader.model.input_size
+            both.picks.read([picked[name][0] for name in both.picks.outputs], both.picks.place(size), size)
+    except both.errors:
+        return False
+    except (ValueError, IndexError):
+        return False
+    return same
+
+
+def feeds_of(model: ModelDescription, pixels: npt.NDArray[np.uint8]) -> dict[str, Array]:
+    """All inputs of the model for pictures of its input's size, uint8 (B, H, W, 3)."""
+    _, height, width, _ = pixels.shape
     gain, offset = np.array(model.preprocess.affine).T
     values = pixels * (gain / 255) + offset
     if model.image.dtype == "uint8":
         values = values + 0.5
     tensor = (values if model.channels_last else values.transpose(0, 3, 1, 2)).astype(model.image.dtype)
-    plain = model.feeds(np.ascontiguousarray(tensor), size)
+    return model.feeds(np.ascontiguousarray(tensor), Size(width, height))
+
+
+def _feeds(both: Both, size: Size) -> tuple[dict[str, Array], dict[str, Array]]:
+    """The same picture, as each of the two takes it."""
+    model = both.reader.model
+    shape = (model.fixed_batch or 1, size.height, size.width, 3)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    plain = feeds_of(model, pixels)
     if not both.bytes_in:
         return plain, plain
     return plain, {PIXELS if name == model.image.name else name: value for name, value in plain.items()} | {

@@ -1,4 +1,4 @@
-"""`GraphStore`: models with their pre- and post-processing inside, kept in the data folder for the next start."""
+"""`GraphStore`: rewritten models, and those with pre- or post-processing inside, kept in the data folder."""
 
 import contextlib
 import hashlib
@@ -12,14 +12,18 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
+from pipeline.backends._onnx.device import CPU, DeviceChoice, usable_cores
+from pipeline.backends._onnx.tuning_store import machine
 from pipeline.contracts.component import FrozenModel
 from pipeline.contracts.errors import ConfigError
-from pipeline.models.onnx_file import MAX_BYTES, read_onnx
+from pipeline.devices.gpus import gpus
+from pipeline.models.graph_nodes import CannotComposeError
+from pipeline.models.onnx_file import MAX_BYTES, OnnxFile, fingerprint, read_onnx
 
 FOLDER = "graphs"
 
-MOST_MODELS = 8
-"""So many composed models are kept, those used last."""
+MOST_MODELS = 32
+"""So many models, or notes that there is none, are kept: those used last. A model in use has one or two."""
 
 MOST_BYTES = 4 << 30
 """And so many bytes of them, but always the newest one."""
@@ -36,6 +40,7 @@ class Note(FrozenModel):
         sha256: of the composed model; None where the model stays as it is.
         inside: the parts that run inside of the graph.
         outside: the parts that do not, and why.
+        done: what was rewritten.
         checked: how the composed model compares with the plain one.
         run_s: seconds of a run with all that belongs to it, by way: "plain", "graph".
     """
@@ -46,6 +51,7 @@ class Note(FrozenModel):
     sha256: str | None = None
     inside: tuple[str, ...] = ()
     outside: dict[str, str] = Field(default_factory=dict)
+    done: tuple[str, ...] = ()
     checked: str = ""
     run_s: dict[str, float] = Field(default_factory=dict)
 
@@ -103,6 +109,12 @@ class GraphStore:
         _write(self.note, note.model_dump_json(indent=1).encode() + b"\n")  # last: a model without a note is nothing
         self._forget_oldest()
 
+    def discard(self) -> None:
+        """What is kept is of no use: it is as if it were not there."""
+        with contextlib.suppress(OSError):  # whatever cannot be removed cannot be written either
+            self.note.unlink(missing_ok=True)
+            self.model.unlink(missing_ok=True)
+
     def _is_whole(self, sha256: str) -> bool:
         """Whether the file is the one that was written, and passes all that a model from anywhere has to pass."""
         try:
@@ -133,6 +145,33 @@ class GraphStore:
                 kept.append(path.stem)
             if path.stem not in kept:
                 path.unlink(missing_ok=True)
+
+
+def own_bytes(file: OnnxFile, digest: str | None = None) -> bytes:
+    """A model's file, which must still be the one that was checked.
+
+    Args:
+        file: the model.
+        digest: its SHA-256; None: as it was found when it was read.
+
+    Raises:
+        CannotComposeError: it is not, or cannot be read.
+    """
+    try:
+        data = file.path.read_bytes()
+    except OSError as error:
+        raise CannotComposeError(f"its file cannot be read: {error.strerror}") from error
+    if hashlib.sha256(data).hexdigest() != (digest or fingerprint(file)):
+        raise CannotComposeError("its file changed while it was read")
+    return data
+
+
+def device_facts(choice: DeviceChoice) -> dict[str, str]:
+    """What of a device decides which graph suits it, for keys: its name, and what CPU or GPU that is here."""
+    facts = {"device": choice.device}
+    if choice.must_have == CPU:
+        return facts | machine(usable_cores())
+    return facts if choice.gpu is None else facts | {"gpu": gpus().gpu(choice.gpu).name}
 
 
 def notes_about(folder: Path, fingerprint: str) -> list[Note]:

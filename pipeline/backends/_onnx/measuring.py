@@ -1,23 +1,37 @@
-"""`Stopwatch`: runs a model as a plan says, for a moment, and tells how fast that was."""
+"""`Stopwatch`: runs a model as a plan says, for a moment, and tells how fast that was; `alone`: one at a time."""
 
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.backends._onnx.session import Session
-from pipeline.backends._onnx.tuning import Plan, Sample
+from pipeline.backends._onnx.tuning import BUDGET_S, Plan, Sample
 
 SAMPLE_S = 0.06
 """So long each plan is tried at a time: many slices of the scheduler (4 ms)."""
 _RUNS = 2  # at least so many runs of each worker are timed
 _STUCK_S = 60.0  # nobody waits longer for workers that do not come back from their first run
 
+_one_at_a_time = threading.Lock()  # several backends open at once: measured together they would all look slow
+_MOST_WAIT_S = 10 * BUDGET_S
+
 Feeds = Callable[[int], dict[str, npt.NDArray[Any]]]
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[bool]:
+    """For as long as a model is measured; False: others were for too long, and nothing may be measured now."""
+    is_alone = _one_at_a_time.acquire(timeout=_MOST_WAIT_S)
+    try:
+        yield is_alone
+    finally:
+        if is_alone:
+            _one_at_a_time.release()
 
 
 class _Ran(NamedTuple):

@@ -11,8 +11,9 @@ from pipeline.backends._onnx.device import (
     usable_cores,
 )
 from pipeline.backends._onnx.gpu import WORKERS_EACH
+from pipeline.backends._onnx.rewritten import start_kept
 from pipeline.backends._onnx.session import Runtime, Session
-from pipeline.backends._onnx.started import Started, trial
+from pipeline.backends._onnx.started import Launch, Started, trial
 from pipeline.backends._onnx.tune import may_tune, tuning_file
 from pipeline.backends._onnx.tuning import Plan
 from pipeline.contracts.component import Context
@@ -34,17 +35,28 @@ def start(config: RunConfig, model: Path, ctx: Context, description: ModelDescri
     choice = device_of(config, runtime, description)
     may = choice.must_have == CPU and may_tune(config, description)
     kept = tuning_file(config, ctx, description, runtime).find() if may else None
-    plan = kept or usual_plan(config, description, choice)
-    session, found = session_of(config, model, runtime, choice, plan)
+    usual = usual_plan(config, description, choice)
+    plan = kept or usual
+    how = "" if kept is None else "tuned before" if kept == usual else f"tuned before: {kept}"
+    launch = Launch(runtime, choice, plan)
+    started = start_kept(config, ctx, description, launch) or _start_plain(config, model, description, launch)
+    found = started.choice
     if found.fell_back is not None:
         ctx.fell_back(*found.fell_back)
-    if found is not choice:
-        plan = usual_plan(config, description, found)
     if config.tensorrt is True and found.gpu is None:
         raise ConfigError(f"tensorrt = true, but the model runs on {found.device}", key="tensorrt")
+    return started._replace(how=how)
+
+
+def _start_plain(config: RunConfig, model: Path, description: ModelDescription, launch: Launch) -> Started:
+    """The model's own file, in a session that has run once."""
+    runtime, choice, plan = launch
+    session, found = session_of(config, model, runtime, choice, plan)
+    if found is not choice:
+        plan = usual_plan(config, description, found)
     # On a GPU batches are halved where memory is short, here as later.
     shapes = trial(session, runtime, description, plan.max_batch, may_halve=found.gpu is not None)
-    return Started(session, runtime, found, shapes, plan, "" if kept is None else f"tuned before: {kept}")
+    return Started(session, runtime, found, shapes, plan)
 
 
 def check_batch(config: RunConfig, description: ModelDescription) -> None:

@@ -9,6 +9,7 @@ from pipeline.backends._onnx.device import CUDA, installed_wheels, wheel_conflic
 from pipeline.backends._onnx.graph_plan import plan_of
 from pipeline.backends._onnx.graph_store import Note, notes_about
 from pipeline.backends._onnx.proof import prove
+from pipeline.backends._onnx.rewritten import PART
 from pipeline.backends._onnx.session import Runtime
 from pipeline.contracts.component import Finding
 from pipeline.devices.gpus import cuda_devices
@@ -49,7 +50,7 @@ def in_few_words(model: ModelDescription, device: str, workers: int, max_batch: 
     """One line for the log: the model, and how it is run."""
     family = model.choice.family.name if model.choice else "unknown family"
     size = f"{model.input_size.width}x{model.input_size.height}"
-    how = f"{workers} workers" + (f", batches of up to {max_batch}" if max_batch > 1 else "")
+    how = f"{workers} worker{'s' * (workers != 1)}" + (f", batches of up to {max_batch}" if max_batch > 1 else "")
     return f"{model.name} ({family}, {size}, {len(model.labels) or model.classes} classes) on {device}, {how}"
 
 
@@ -70,21 +71,29 @@ def findings() -> list[Finding]:
 
 def _graph_rows(model: ModelDescription, device: str) -> list[tuple[str, str]]:
     """What of the pre- and post-processing is part of the graph: by default, and what data folders know of it."""
+    whole = model.file.external_files == ()
+    rewriting = "rewritten in cheaper steps where that is faster, " if whole else ""
     rows = []
     for where in dict.fromkeys((device, "cpu", "cuda:0")):
         plan = plan_of("auto", where, model)
         inside = f"{', '.join(plan.inside)} inside where that is faster" if plan.inside else "nothing inside"
         why = (f"{part} not: {reason}" for part, reason in plan.outside.items())
-        rows.append((f"graph, {where.partition(':')[0]}", "; ".join((inside, *why))))
+        rows.append((f"graph, {where.partition(':')[0]}", rewriting + "; ".join((inside, *why))))
     folder = Path(os.environ.get("STATE_DIRECTORY", "").split(":")[0] or "data")
     notes = notes_about(folder, fingerprint(model.file))[:_SHOWN_NOTES]
     return rows + [(f"graph, {n.about.get('device', '?')}"[:24], f"found out here: {_known(n)}"[:500]) for n in notes]
 
 
 def _known(note: Note) -> str:
-    parts = [f"{', '.join(note.inside) or 'nothing'} inside"]
-    parts += [f"{part} not: {why}" for part, why in note.outside.items()]
-    parts += [note.checked] if note.checked and note.inside else []
+    if PART in note.outside:
+        what = f" ({', '.join(note.done)})" if note.done else ""
+        parts = [f"not rewritten{what}: {note.outside[PART]}"]
+    elif note.done:
+        parts = [f"rewritten: {', '.join(note.done)}"]
+    else:
+        parts = [f"{', '.join(note.inside) or 'nothing'} inside"]
+        parts += [f"{part} not: {why}" for part, why in note.outside.items()]
+    parts += [note.checked] if note.checked and note.sha256 else []
     parts += [", ".join(f"{way} {seconds * 1000:.1f} ms" for way, seconds in note.run_s.items())] if note.run_s else []
     return "".join(c if c.isprintable() else "?" for c in "; ".join(parts))
 

@@ -1,8 +1,11 @@
 """`Started`: a model in its session that has run once, and what its runs tell."""
 
-from typing import NamedTuple
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.backends._onnx.device import DeviceChoice
 from pipeline.backends._onnx.session import OutOfMemoryError, Runtime, Session, decide_run_error, zeros
@@ -15,6 +18,43 @@ from pipeline.models.letterbox import fitted
 _WIDE_FRAME = Size(2, 1)  # of another shape than any usual input
 
 
+class Launch(NamedTuple):
+    """With what a model is to be started.
+
+    Attributes:
+        runtime: what loads it.
+        choice: what it shall run on.
+        plan: how many runs overlap, and how large they are.
+    """
+
+    runtime: Runtime
+    choice: DeviceChoice
+    plan: Plan
+
+    def session(self, model: Path | bytes) -> Session | None:
+        """The model, loaded; None where the provider that it must have does not start.
+
+        Raises:
+            ConfigError: with key `model`: the runtime cannot load it.
+        """
+        _, threads, spinning, _ = self.plan
+        return self.runtime.session(model, self.choice, threads, allow_spinning=spinning)
+
+
+class Base(NamedTuple):
+    """A rewritten model, which is loaded in the place of the model's own file.
+
+    Attributes:
+        model: a file, or its bytes where it could not be kept.
+        sha256: of it.
+        done: what was rewritten, in words.
+    """
+
+    model: Path | bytes
+    sha256: str
+    done: tuple[str, ...]
+
+
 class Started(NamedTuple):
     """A model that runs.
 
@@ -25,6 +65,8 @@ class Started(NamedTuple):
         shapes: the true shapes of its outputs.
         plan: how many runs overlap, and how large they are.
         how: where the plan comes from, in a few words; empty where nothing was measured.
+        base: what is loaded; None: the model's own file.
+        graph: what was found out about its graph just now, in a few words.
     """
 
     session: Session
@@ -33,6 +75,18 @@ class Started(NamedTuple):
     shapes: Shapes
     plan: Plan
     how: str = ""
+    base: Base | None = None
+    graph: str = ""
+
+    @property
+    def launch(self) -> Launch:
+        """With what it was started."""
+        return Launch(self.runtime, self.choice, self.plan)
+
+    @property
+    def said(self) -> str:
+        """What the log is to say of it, once."""
+        return "; ".join(filter(None, (self.graph, self.how)))
 
     @property
     def device(self) -> str:
@@ -95,6 +149,17 @@ def refuses_rectangles(started: Started, description: ModelDescription) -> str |
     if raw and all(s[1:] == started.shapes[n][1:] for n, s in shapes.items()):
         return f"a smaller input of {size.width}x{size.height} has as many candidates"
     return None
+
+
+def run_seconds(started: Started, feeds: dict[str, npt.NDArray[Any]]) -> float:
+    """Seconds of one run, the shorter of two after the first one, which asks for memory."""
+    names, taken = list(started.shapes), []
+    started.session.run(names, feeds)
+    for _ in range(2):
+        began_s = time.perf_counter()
+        started.session.run(names, feeds)
+        taken.append(time.perf_counter() - began_s)
+    return min(taken)
 
 
 def shape_of(model: ModelDescription, size: Size, rows: int) -> tuple[int, ...]:

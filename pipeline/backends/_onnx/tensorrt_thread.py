@@ -46,7 +46,7 @@ class EngineBuilder:
         self._job = job
         self._folder = Path(job["folder"])
         self._cache = cache
-        self._take_over = take_over
+        self._take_over: Callable[[Mapping[str, float]], tuple[str, bool]] | None = take_over
         self._ctx = ctx
         self._command = command
         self._lock = threading.Lock()
@@ -91,7 +91,11 @@ class EngineBuilder:
                 self._cache.discard(self._folder)
                 self._ctx.warn(f"TensorRT's engine could not be made, CUDA goes on: {fault}")
                 return
-            said, in_use = self._take_over(json.loads((self._folder / READY).read_text("utf-8")))
+            take_over, self._take_over = self._take_over, None  # it holds the session whose place is taken
+            if take_over is None:  # cannot be: a thread works once
+                return
+            said, in_use = take_over(json.loads((self._folder / READY).read_text("utf-8")))
+            del take_over
             self._ctx.tell("tensorrt" if in_use else "cuda", said, well=True)
         except (PenstockError, OSError, ValueError) as error:
             if not self._stopped:

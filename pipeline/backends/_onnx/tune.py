@@ -1,6 +1,5 @@
 """`tuned`: a started model with the plan that suits this machine: found in the data folder, or measured now."""
 
-import threading
 import time
 from typing import Any
 
@@ -8,9 +7,9 @@ import numpy.typing as npt
 
 from pipeline.backends._onnx.config import RunConfig
 from pipeline.backends._onnx.device import CPU, usable_cores
-from pipeline.backends._onnx.measuring import Stopwatch
+from pipeline.backends._onnx.measuring import Stopwatch, alone
 from pipeline.backends._onnx.session import Runtime, Session, zeros
-from pipeline.backends._onnx.started import Started, shape_of
+from pipeline.backends._onnx.started import Started, run_seconds, shape_of
 from pipeline.backends._onnx.tuning import BUDGET_S, WORTH_S, Freedom, choose
 from pipeline.backends._onnx.tuning_store import TuningFile, machine
 from pipeline.contracts.component import Context
@@ -20,9 +19,6 @@ from pipeline.models.letterbox import fitted
 from pipeline.models.onnx_file import fingerprint
 
 _USUAL_FRAME = Size(1920, 1080)  # the shape of most cameras
-
-_one_at_a_time = threading.Lock()  # several backends open at once: measured together they would all look slow
-_MOST_WAIT_S = 10 * BUDGET_S
 
 
 def tuned(config: RunConfig, started: Started, ctx: Context, description: ModelDescription, *, fit: bool) -> Started:
@@ -46,16 +42,17 @@ def tuned(config: RunConfig, started: Started, ctx: Context, description: ModelD
     def session(threads: int, spinning: bool) -> Session | None:
         if (threads, spinning) == (started.plan.intra_op_threads, started.plan.allow_spinning):
             return started.session
-        return started.runtime.session(description.file.path, started.choice, threads, allow_spinning=spinning)
+        model = description.file.path if started.base is None else started.base.model
+        return started.runtime.session(model, started.choice, threads, allow_spinning=spinning)
 
-    run_s = _run_s(started, feeds(1))
+    run_s = run_seconds(started, feeds(1))
     if run_s < WORTH_S:
         return started
     if 3 * run_s > BUDGET_S:
         return started._replace(how=f"not tuned: a run takes {run_s:.1f} s")
-    if not _one_at_a_time.acquire(timeout=_MOST_WAIT_S):
-        return started._replace(how="not tuned: other models were")
-    try:
+    with alone() as is_alone:
+        if not is_alone:
+            return started._replace(how="not tuned: other models were")
         began_s = time.perf_counter()
         watch = Stopwatch(session, tuple(started.shapes), feeds, started.runtime.errors)
         free = Freedom(True, config.allow_spinning is None, config.max_batch is None and not description.fixed_batch)
@@ -63,10 +60,8 @@ def tuned(config: RunConfig, started: Started, ctx: Context, description: ModelD
             started.plan, free, usable_cores(), watch.measure, lambda: time.perf_counter() - began_s < BUDGET_S
         )
         took_s = time.perf_counter() - began_s
-    finally:
-        _one_at_a_time.release()
     if not verdict.calm:
-        return started._replace(how=f"not tuned, for the machine is busy: {verdict.plan}")
+        return started._replace(how="not tuned, for the machine is busy")
     how = f"tuned in {took_s:.1f} s: {verdict}"
     try:
         tuning_file(config, ctx, description, started.runtime).keep(verdict)
@@ -93,12 +88,3 @@ def tuning_file(config: RunConfig, ctx: Context, description: ModelDescription, 
         **machine(usable_cores()),
     }
     return TuningFile(ctx.data_dir, about)
-
-
-def _run_s(started: Started, feeds: dict[str, npt.NDArray[Any]]) -> float:
-    """Seconds of one run, the second: the first one asks for memory."""
-    names = list(started.shapes)
-    started.session.run(names, feeds)
-    began_s = time.perf_counter()
-    started.session.run(names, feeds)
-    return time.perf_counter() - began_s

@@ -364,11 +364,13 @@ def test_cuda_libraries_that_are_missing_are_an_error_and_onnxruntime_stays_quie
     # A driver that claims a GPU, but no CUDA libraries: in a process of its own, whose terminal is looked at.
     code = (
         "import sys, pipeline.backends.onnx as m, pipeline.backends._onnx.open as o\n"
+        "import pipeline.backends._onnx.graph_store as g\n"
         "from pathlib import Path\n"
         "from pipeline.contracts.errors import ConfigError\n"
         "from pipeline.testing import PluginContext\n"
         "o.cuda_devices = lambda: 1\n"
-        "o.gpus = lambda: type('Gpus', (), {'gpu': lambda self, number: None})()\n"
+        "gpu = type('Gpu', (), {'name': 'none'})\n"
+        "o.gpus = g.gpus = lambda: type('Gpus', (), {'gpu': lambda self, number: gpu})()\n"
         "for keys in ({'device': 'cuda'}, {'device': 'cuda', 'on_fallback': 'warn'}, {}):\n"
         "    ctx = PluginContext()\n"
         "    backend = m.OnnxBackendConfig(model=Path(sys.argv[1]), **keys).build(ctx)\n"

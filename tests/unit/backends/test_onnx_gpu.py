@@ -3,7 +3,9 @@ TensorRT's, a driver that is none for NVIDIA's. What is put together, how it los
 takes over.
 """
 
+import gc
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -114,7 +116,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setattr(Runtime, "available", (CUDA, CPU))
     for module in ("open", "ways"):
         monkeypatch.setattr(f"pipeline.backends._onnx.{module}.cuda_devices", lambda: 2)
-    for module in ("open", "ways", "gpu"):
+    for module in ("open", "ways", "gpu", "graph_store"):
         monkeypatch.setattr(f"pipeline.backends._onnx.{module}.gpus", lambda: gpus)
     monkeypatch.setattr("pipeline.backends._onnx.cuda.cuda_feed", host_feed)
     return found
@@ -277,6 +279,20 @@ def test_tensorrt_takes_over_under_the_load_of_four_threads_and_loses_nothing(
     used = len(before.rows)
     backend.infer([frame()])
     assert len(before.rows) == used  # the new one answers
+
+
+def test_once_tensorrt_took_over_nobody_keeps_cudas_session(
+    machine: Machine, tensorrt: list[str], opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_gpu._OnGpu, "_gain", lambda *_: 1.7)
+    backend, ctx = opened(device="cuda:0")
+    before = weakref.ref(machine.sessions[0])
+    ctx.wait_until_told(2)
+    machine.sessions.pop(0)
+    assert ctx.told[-1][0] == "tensorrt"
+    gc.collect()
+    assert before() is None
+    assert names(backend.infer([frame()])) == [["car", "bus"]]
 
 
 def test_two_gpus_make_their_engines_beside_each_other(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 from pipeline.backends._onnx import graph as composing
 from pipeline.backends._onnx import graph_store
@@ -183,8 +185,8 @@ def test_what_is_damaged_or_somebody_elses_is_composed_again(
 ) -> None:
     composed: list[bytes] = []
 
-    def compose(*args: Any) -> bytes:
-        composed.append(graph.compose(*args))
+    def compose(*args: Any, **keys: Any) -> bytes:
+        composed.append(graph.compose(*args, **keys))
         return composed[-1]
 
     monkeypatch.setattr(composing, "compose", compose)
@@ -196,6 +198,51 @@ def test_what_is_damaged_or_somebody_elses_is_composed_again(
     assert not kept(rig.ctx, ".onnx")[0].is_symlink()
     rig.composed("output")
     assert len(composed) == 2, "and this time it is found"
+
+
+def _gives_less(model: onnx.ModelProto) -> None:
+    del model.graph.output[1:]
+
+
+def _fails(model: onnx.ModelProto) -> None:
+    for tensor in model.graph.initializer:
+        if tensor.name == "output0_ones":
+            tensor.CopyFrom(numpy_helper.from_array(np.array([7, 7, 7], np.int64), tensor.name))
+
+
+def _picks_too_little(model: onnx.ModelProto) -> None:
+    model.graph.node[-1].output[0] = "rows"
+    more = [
+        helper.make_node("Constant", [], ["axes"], value=numpy_helper.from_array(np.array([0, 0, 0], np.int64))),
+        helper.make_node("Constant", [], ["ends"], value=numpy_helper.from_array(np.array([9, 512, 3], np.int64))),
+        helper.make_node("Slice", ["rows", "axes", "ends"], [PICKED]),
+    ]
+    model.graph.node.extend(more)
+    del model.graph.output[1].type.tensor_type.shape.dim[:]
+
+
+@pytest.mark.parametrize("forge", [_gives_less, _fails, _picks_too_little], ids=lambda forge: forge.__name__[1:])
+def test_a_forged_model_that_does_not_answer_as_it_shall_is_composed_again(
+    rig: Rig, forge: Callable[[onnx.ModelProto], None]
+) -> None:
+    rig.composed("output")
+    (path,), (note,) = kept(rig.ctx, ".onnx"), kept(rig.ctx, ".json")
+    good, model = path.read_bytes(), onnx.load(path)
+    forge(model)
+    onnx.save(model, path)
+    digest = sha256(path.read_bytes()).hexdigest()
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"sha256": digest}))
+    loaded = rig.through(rig.composed("output"))
+    assert path.read_bytes() == good
+    assert_same(rig.backend.infer([frame()])[0], loaded.infer([frame()])[0])
+
+
+def test_another_gpu_is_another_entry(rig: Rig) -> None:
+    for name in ("one", "other", "one"):
+        plain = rig.plain("cuda:0")
+        graph_of("output", plain._replace(facts={"gpu": name}), rig.ctx)
+    notes = notes_about(rig.ctx.data_dir, fingerprint(rig.reader.model.file))
+    assert sorted(note.about["gpu"] for note in notes) == ["one", "other"]
 
 
 def test_another_model_option_or_version_is_another_entry(tmp_path: Path, ctx: PluginContext) -> None:
@@ -318,7 +365,8 @@ def test_a_composed_model_that_the_device_refuses_stays_as_it_was(rig: Rig) -> N
 
 def test_a_file_that_changes_behind_the_check_is_not_composed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     real = fingerprint(rig.reader.model.file)
-    monkeypatch.setattr(composing, "fingerprint", lambda _: real)
+    for module in (composing, graph_store):
+        monkeypatch.setattr(module, "fingerprint", lambda _: real)
     path = rig.reader.model.file.path
     path.write_bytes(path.read_bytes() + b"\x00")
     assert graph_of("output", rig.plain(), rig.ctx) is None

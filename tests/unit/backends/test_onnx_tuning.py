@@ -305,7 +305,7 @@ def test_what_a_busy_machine_gave_is_not_kept(model: Path, monkeypatch: pytest.M
     asked = choosing(monkeypatch, Verdict(TWO_BY_ONE, {TWO_BY_ONE: 10.0}, calm=False))
     for _ in range(2):
         backend = opened(model)
-        assert backend.describe().endswith("not tuned, for the machine is busy: 2 workers x 1 thread")
+        assert backend.describe().endswith("2 workers; not tuned, for the machine is busy")
         backend.close()
     assert len(asked) == 2, "the next start tries again"
 

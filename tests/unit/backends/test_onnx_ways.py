@@ -64,7 +64,7 @@ def rig(monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setattr(opening, "Runtime", Elsewhere)
     for module in (opening, ways):
         monkeypatch.setattr(module, "cuda_devices", lambda: machine.gpus)
-    for name in ("open", "ways", "gpu"):
+    for name in ("open", "ways", "gpu", "graph_store"):
         monkeypatch.setattr(f"pipeline.backends._onnx.{name}.gpus", lambda: machine)
     monkeypatch.setattr(cuda, "cuda_feed", machine.cuda_feed)
     return machine
