@@ -16,6 +16,7 @@ from pipeline.models.picture import RotationDeg, VideoPicture
 from sources._decoding import Decoding, LoopFilter
 from sources._hardware import Hardware, NoHardwareError, open_hardware
 from sources._open import MEDIA_ERRORS, reason
+from sources._turns import cores
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -96,7 +97,8 @@ class Decoder:
             self._only_references = only_reference
             self.context.skip_frame = "NONREF" if only_reference else "DEFAULT"
         if hardware is None:
-            return self.context.decode(packet)
+            with cores:
+                return self.context.decode(packet)
         if self._rotation is None:
             self._rotation = self._container_rotation(packet)
         try:

@@ -11,7 +11,7 @@ from av.video.stream import VideoStream
 from pipeline.contracts.errors import FatalError, SourceErrorCode
 from pipeline.contracts.frame import FailedFrame
 from sources._decoder import Decoder
-from sources._file_frames import DecodedFrame, FrameTimes, SkippedFrame
+from sources._file_frames import DecodedFrame, FrameTimes, SkippedFrame, seconds
 from sources._file_skip import Ask, Lookahead
 from sources._open import MEDIA_ERRORS, reason
 
@@ -103,7 +103,7 @@ class Reading:
             return
         for pts, duration in self._lookahead.skipped_before(before_pts):
             self.frames += 1
-            yield self.times.skip(float(pts * base), float(duration * base) if duration else None)
+            yield self.times.skip(seconds(pts, base), seconds(duration, base) if duration else None)
 
     def _see_damage(self) -> None:
         if self._lookahead is not None:
