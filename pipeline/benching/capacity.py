@@ -174,5 +174,5 @@ def verdict(costs: Costs, carried: Sequence[tuple[float, int]]) -> list[str]:
             f"something else than cores is the bottleneck: {costs.full_fps:.1f} frames/s keep {costs.busy_cores:.1f} "
             f"of {costs.cores} cores busy"
         )
-    parts = [f"{count} camera{'s' * (count != 1)} at {rate:g} frames/s" for rate, count in carried]
+    parts = [f"{count} camera{'s' * (count != 1)} at {rate:g} frame{'s' * (rate != 1)}/s" for rate, count in carried]
     return [first, f"this box carries {', or '.join(parts)}"]

@@ -12,7 +12,7 @@ SCHEMA = "penstock.bench/1"
 def lines(found: Measured) -> list[str]:
     """The page: a table, the verdict, the proof, advice, notes, the machine."""
     costs, stages = found.costs, found.stages
-    model = ", ".join(each.what for each in stages.modelled)
+    model = ", ".join(each.what.partition("; ")[0] for each in stages.modelled)
     what = {
         "decode": ", ".join(dict.fromkeys(f"{each.size.width}x{each.size.height}" for each in stages.decoded[:4])),
         "shrink": "one pass to the model's size",
@@ -35,6 +35,7 @@ def lines(found: Measured) -> list[str]:
         for each in stages.modelled
         if each.device != "cpu"
     ]
+    page += [f"{each.name}: {how}" for each in stages.modelled if (how := each.what.partition("; ")[2])]
     page += ["", *verdict(costs, found.carried)]
     if found.load is not None:
         fits = "it fits" if found.load <= 0.9 * costs.cores else "IT DOES NOT FIT"
@@ -52,7 +53,7 @@ def lines(found: Measured) -> list[str]:
 
 def _proof(proof: Proof) -> str:
     ran = proof.ran
-    kept = f"{proof.cameras} cameras at {proof.rate:g} frames/s, run for {ran.seconds:.0f} s"
+    kept = f"{proof.cameras} camera{'s' * (proof.cameras != 1)} at {proof.rate:g} frames/s, run for {ran.seconds:.0f} s"
     seen = f"{ran.inferred} frames inferred, {ran.dropped} let go, {ran.cores:.2f} cores busy"
     verdict = "checked" if proof.carried else "TOO MANY" if proof.conclusive else "NOT PROVED, others were busy"
     return f"{verdict}: {kept}: {seen}"

@@ -1,6 +1,7 @@
 """`VideoPicture`: the pixels of one decoded frame, kept as the decoder gave them and converted on demand."""
 
 import threading
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import av
@@ -63,15 +64,17 @@ class _Colours(NamedTuple):
     tagged: bool
 
 
-def _colours_of(frame: av.VideoFrame) -> _Colours:
-    is_rgb = frame.format.is_rgb or frame.format.has_palette
-    is_grey = not is_rgb and len(frame.format.components) < 3
+@lru_cache(maxsize=64)
+def _colours_of(pixels: str, colour_range: int, colour_space: int) -> _Colours:
+    """Of a frame in this format with these tags: a camera's are always the same."""
+    format_ = av.VideoFormat(pixels)
+    is_rgb = format_.is_rgb or format_.has_palette
+    is_grey = not is_rgb and len(format_.components) < 3
     # The yuvj formats are FFmpeg's old way of saying "full range". Grey without a tag is full range, as in FFmpeg.
-    tag = frame.color_range
-    full_range = is_rgb or tag == ColorRange.JPEG or frame.format.name.startswith("yuvj")
-    full_range = full_range or (is_grey and tag != ColorRange.MPEG)
-    matrix = Colorspace.ITU601 if is_rgb else _MATRIX_OF_TAG.get(frame.colorspace, Colorspace.ITU601)
-    tagged = is_rgb or frame.colorspace in _MATRIX_OF_TAG
+    full_range = is_rgb or colour_range == ColorRange.JPEG or pixels.startswith("yuvj")
+    full_range = full_range or (is_grey and colour_range != ColorRange.MPEG)
+    matrix = Colorspace.ITU601 if is_rgb else _MATRIX_OF_TAG.get(colour_space, Colorspace.ITU601)
+    tagged = is_rgb or colour_space in _MATRIX_OF_TAG
     return _Colours(is_rgb, matrix, full_range, is_grey and not full_range, tagged)
 
 
@@ -96,7 +99,7 @@ class VideoPicture:
         # Without what `_cache` holds: a queue must get the same answer when the picture comes and when it goes.
         self._nbytes = sum(plane.buffer_size for plane in frame.planes)
         # Read now: a conversion in another thread rewrites the frame's tags for a moment.
-        self._colours = _colours_of(frame)
+        self._colours = _colours_of(frame.format.name, frame.color_range, frame.colorspace)
         self._cache: dict[tuple[str, Size], npt.NDArray[np.uint8]] = {}
         # A conversion rewrites the frame's colour tags for a moment: one at a time.
         self._lock = threading.Lock()

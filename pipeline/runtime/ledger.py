@@ -12,8 +12,9 @@ A frame that got lost stays in flight for ever and shows after the drain; one th
 `in_flight` negative. `Account.fault` names either.
 """
 
+import contextlib
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -184,8 +185,9 @@ class Page:
             self._open = 0
             self._written_off = True
 
-    def tell_when_settled(self, callback: Callable[[], None]) -> None:
-        """From now on `callback` is called, by whoever settles, each time that nothing is open any more."""
+    def tell_when_settled(self, callback: Callable[[], None] | None) -> None:
+        """From now on `callback` is called, by whoever settles, each time that nothing is open any more; None: nobody
+        waits for that. With a camera it is after every frame."""
         self._when_settled = callback
 
     def read(self) -> Account:
@@ -255,3 +257,15 @@ class Ledger:
         pages = [*self.sources.values(), *self.sinks.values(), *self.clients.values()]
         open_faults = [fault for page in pages if (fault := page.read().fault(drained=drained))]
         return self._removed_faults + open_faults
+
+
+@contextlib.contextmanager
+def telling(pages: Sequence[Page], settled: Callable[[], None]) -> Iterator[None]:
+    """While somebody waits for these pages: `settled` is called each time that nothing is open on one of them."""
+    for page in pages:
+        page.tell_when_settled(settled)
+    try:
+        yield
+    finally:
+        for page in pages:
+            page.tell_when_settled(None)

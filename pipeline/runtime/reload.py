@@ -16,6 +16,7 @@ from pipeline.contracts.errors import ConfigError, PenstockError
 from pipeline.contracts.sink import SinkConfig
 from pipeline.contracts.source import Idle, LiveSourceConfig, Source
 from pipeline.runtime.backend_runner import BackendRunner
+from pipeline.runtime.ledger import telling
 from pipeline.runtime.sending import spool_path
 from pipeline.runtime.sink_runner import SinkRunner
 from pipeline.runtime.source_runner import HANDOVER_S, SourceRunner
@@ -276,11 +277,12 @@ class Reload:
             in_time = await self._until(partial(all_ended, free), HANDOVER_S, through_stop=True)
         for old in pending:
             old.finish()
-        await self._until(
-            lambda: all_ended(old_backends) and not any(page.read().open for page in pages),
-            HANDOVER_S if in_time else 0.0,
-            through_stop=True,
-        )
+        with telling(pages, topology.changed):
+            await self._until(
+                lambda: all_ended(old_backends) and not any(page.read().open for page in pages),
+                HANDOVER_S if in_time else 0.0,
+                through_stop=True,
+            )
         for old in old_backends:
             if not old.ended:
                 old.abandon()

@@ -77,6 +77,10 @@ class Topology:
         """All of them, but for those that are leaving."""
         return [*self.sources.values(), *self.backends.values(), *self.sinks.values()]
 
+    def changed(self) -> None:
+        """Let the supervisor look again whether it is as it wants it; from any thread."""
+        self._surroundings.changed()
+
     def stages(self) -> list[Stage]:
         """What has work to do, for the watchdog."""
         return [runner.watch() for runner in self.runners if not isinstance(runner, SourceRunner)]
@@ -85,7 +89,6 @@ class Topology:
         """The way of a source's frames and results, if it has none yet."""
         if source not in self.routes:
             self.routes[source] = Route(source, self.ledger.source(source), self._surroundings.metrics)
-            self.routes[source].page.tell_when_settled(self._surroundings.changed)
 
     def make_source(self, settings: Settings, name: str) -> SourceRunner:
         """A source with its route."""

@@ -156,8 +156,10 @@ class Events(SourceEvents):
 
     def fell_back(self, component: str, wanted: str, got: str, reason: str) -> None:
         """A device could not be had, and another is used in its place (`Context.fell_back`): a camera may flap."""
-        message = f"{component}: {got} in place of {wanted}: {reason}"
-        self._limited_of(component, WARNING, "fell_back", message, f"{got} for {wanted}", wanted=wanted, got=got)
+        what = f"{got} in place of {wanted}"
+        self._limited_of(
+            component, WARNING, "fell_back", f"{component}: {what}: {reason}", what, wanted=wanted, got=got
+        )
 
     # The process
 

@@ -80,7 +80,7 @@ class Saying:
 
     def _leftover(self, key: str, count: int) -> None:
         component, _, kind = key.partition("\0")
-        message = f"{component}: {kind}: {'once more' if count == 1 else f'{count:,} more times'}"
+        message = f"{component}: {kind}: {count:,} more time{'s' * (count != 1)} since it was last told"
         self._say(logging.WARNING, "held_back", message, **naming(component), kind=kind, held_back=count)
 
 

@@ -172,7 +172,7 @@ def test_dead_letters_that_went_for_others_are_counted_and_told(
     told = [one for one in caplog.messages if "dead letters dropped" in one]
     assert told == [
         "sink far: spool: 1 of the oldest dead letters dropped to make room, 1 in all",
-        f"sink far: dead letters dropped: {dropped - 1:.0f} more times",
+        f"sink far: dead letters dropped: {dropped - 1:.0f} more times since it was last told",
     ]
 
 

@@ -16,6 +16,7 @@ from pipeline.contracts.errors import SourceErrorCode, TransientError
 from pipeline.contracts.event import SourceEvent
 from pipeline.contracts.frame import FailedFrame, Frame
 from pipeline.runtime.backoff import Backoff
+from pipeline.runtime.context import MainLoop
 from pipeline.telemetry.readings import SourceState
 
 CAMERA: dict[str, Any] = {"live": True, "endless": True, "fps": 200.0}
@@ -325,3 +326,26 @@ def test_a_camera_is_away_since_its_last_picture_and_not_since_it_was_noticed(ca
         run({"sources": {"cam": _live(stall_timeout_s=1.0, stuck_at=10)}}, during)
     (line,) = [record.getMessage() for record in caplog.records if "running again after" in record.getMessage()]
     assert float(line.split("running again after ")[1].split()[0]) >= 1.0
+
+
+def test_a_cameras_frames_do_not_wake_the_main_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    woken = seen = 0
+    notify = MainLoop.notify
+
+    def counting(loop: MainLoop, event: asyncio.Event) -> None:
+        nonlocal woken
+        woken += 1
+        notify(loop, event)
+
+    monkeypatch.setattr(MainLoop, "notify", counting)
+
+    async def during(this: Run) -> None:
+        nonlocal seen, woken
+        await _seen(this)
+        woken, seen = 0, this.sink().results_seen
+        await _seen(this, 60)
+        assert woken == 0
+        this.supervisor.stop("test")
+
+    this = run({"sources": {"cam": _live()}}, during)
+    assert this.sink().results_seen >= seen + 60

@@ -69,7 +69,7 @@ def test_what_repeats_is_logged_once_in_ten_seconds_and_then_with_its_count(stde
     assert "(999 more like it before)" in stderr.getvalue()
     events.frame_not_decoded("cam", "packet at 12.1 s")
     events.say_leftovers()
-    assert "cam: failed_decode: once more" in stderr.getvalue()
+    assert "cam: failed_decode: 1 more time since it was last told" in stderr.getvalue()
 
 
 def test_two_components_do_not_share_a_limit(stderr: Stderr) -> None:
