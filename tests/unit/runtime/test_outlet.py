@@ -92,7 +92,7 @@ class _Rig:
         thread = threading.Thread(target=offer, daemon=True)
         thread.start()
         lane = self.outlet.port.lane
-        while not lane._room._waiters:  # type: ignore[attr-defined]
+        while not lane.room._waiters:  # type: ignore[attr-defined]
             threading.Event().wait(0.001)
         return thread
 

@@ -21,7 +21,7 @@ def _waiting(port: Port[str], action: Callable[[], object]) -> tuple[threading.T
     found: list[object] = []
     thread = threading.Thread(target=lambda: found.append(action()), daemon=True)
     thread.start()
-    room = port.lane._room
+    room = port.lane.room
     while not room._waiters:  # type: ignore[attr-defined]  # nobody tells that somebody begins to wait
         thread.join(0.005)
     return thread, found
