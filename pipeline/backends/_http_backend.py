@@ -2,11 +2,7 @@
 
 import asyncio
 import concurrent.futures
-import struct
-import zlib
-from collections.abc import Coroutine, Sequence
-from dataclasses import replace
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
 from pipeline.backends._http import Dialect, Sent
 from pipeline.backends._http_budget import Budget
@@ -14,26 +10,17 @@ from pipeline.backends._http_call import Call, Counts
 from pipeline.backends._http_circuit import CircuitBreaker, Ticket, Verdict, verdict_of
 from pipeline.backends._http_client import HttpClient
 from pipeline.backends._http_config import HttpBackendConfig
-from pipeline.backends._http_pictures import encode, scaled_back
+from pipeline.backends._http_exchange import LOOP_MARGIN_S, WAITS, Exchange
 from pipeline.backends._http_window import Window
 from pipeline.contracts.backend import BackendReading, ModelInfo
 from pipeline.contracts.component import Context
 from pipeline.contracts.errors import BackendErrorCode, FatalError, PenstockError, TransientError, UnavailableError
 from pipeline.contracts.frame import Frame
-from pipeline.contracts.result import Prediction, Timings
+from pipeline.contracts.result import Prediction
 from pipeline.contracts.tls import unverified
-from pipeline.wire.http import shorten
-
-T = TypeVar("T")
 
 _CLOSES_WITHIN_S = 2.0
-_LOOP_MARGIN_S = 5.0
-_GRACE_S = 0.25  # the requests' own limits come first: they know what was waited for
 _OPENING_TAKES = 6  # times `timeout_s`: a dialect may ask several things, one after the other
-_WAITS = 4  # times `timeout_s`, for a place in the window: there are a few more threads than places
-# What a codec raises that trips over a document instead of refusing it. That is a bug of ours, but one that a server
-# can bring about as often as it likes: it costs the frame, never the backend.
-_TRIPPED = (TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, struct.error, zlib.error)
 
 
 class HttpBackend:
@@ -53,7 +40,7 @@ class HttpBackend:
         # requests of 50 ms: 0.84 of the ideal rate without, 0.92 with.
         self.concurrency = config.max_concurrent_requests + max(1, config.max_concurrent_requests // 4)
         self.max_batch = max(1, min(config.max_batch_size, dialect.max_batch))
-        self.patience_s = _WAITS * config.timeout_s + _LOOP_MARGIN_S  # a server that hangs is not a thread that does
+        self.patience_s = WAITS * config.timeout_s + LOOP_MARGIN_S  # a server that hangs is not a thread that does
         self._config = config
         self._ctx = ctx
         self._clock = ctx.clock
@@ -77,7 +64,7 @@ class HttpBackend:
             counts=self._counts,
             hold=self._circuit.hold,
         )
-        self._under_way: set[asyncio.Task[object]] = set()
+        self._exchange = Exchange(config, ctx, dialect)
         self._is_open = self._was_opened = False
 
     def open(self) -> None:
@@ -98,11 +85,11 @@ class HttpBackend:
         async def opening() -> ModelInfo | None:
             await self._client.open(tls)
             self._was_opened = True
-            return await self._tracked(self._dialect.open(call), _OPENING_TAKES * config.timeout_s)
+            return await self._exchange.tracked(self._dialect.open(call), _OPENING_TAKES * config.timeout_s)
 
         fault: PenstockError | None = None
         try:
-            self._info = self._ctx.call(opening(), _OPENING_TAKES * config.timeout_s + _LOOP_MARGIN_S)
+            self._info = self._ctx.call(opening(), _OPENING_TAKES * config.timeout_s + LOOP_MARGIN_S)
         except PenstockError as error:
             fault = error
             raise
@@ -110,7 +97,7 @@ class HttpBackend:
             fault = TransientError(f"{config.where} takes too long to open", code=BackendErrorCode.TIMEOUT)
             raise fault from error
         except ValueError as error:
-            fault = self._bad_answer(error)
+            fault = self._exchange.bad_answer(error)
             raise fault from error
         finally:
             call.settle(fault)
@@ -132,7 +119,7 @@ class HttpBackend:
         now = self._clock.monotonic()
         stale_at = min((frame.stale_at for frame in batch if frame.stale_at is not None), default=None)
         try:
-            self._check_age(stale_at, now)
+            self._exchange.check_age(stale_at, now)
             self._budget.check()
             ticket = self._circuit.enter()
             if ticket.probe:
@@ -144,7 +131,7 @@ class HttpBackend:
         verdict: Verdict = "failed"
         fault: PenstockError | None = None
         try:
-            answer = self._ask(call, batch, now)
+            answer = self._exchange.ask(call, batch, now)
             verdict = "well"
         except PenstockError as error:
             fault, verdict = error, self._verdict(error, call)
@@ -188,7 +175,7 @@ class HttpBackend:
             return
         was_open, self._is_open, self._was_opened = self._is_open, False, False
         self._budget.save(at_once=True)
-        self._ctx.call(self._close(farewell=was_open), _CLOSES_WITHIN_S + _LOOP_MARGIN_S)
+        self._ctx.call(self._close(farewell=was_open), _CLOSES_WITHIN_S + LOOP_MARGIN_S)
 
     def _call(self, batch: Sequence[Frame], stale_at: float | None, ticket: Ticket) -> Call:
         # A time-out that came soon, because the frame had waited long, says nothing about the server.
@@ -212,10 +199,6 @@ class HttpBackend:
         unfair = error.code is BackendErrorCode.TIMEOUT and not call.is_fair
         return "neither" if unfair else verdict_of(error.code)
 
-    def _check_age(self, stale_at: float | None, now: float) -> None:
-        if stale_at is not None and stale_at <= now:
-            raise TransientError(f"too late to ask {self._config.where}", code=BackendErrorCode.STALE)
-
     def _probe(self, frame: Frame, ticket: Ticket) -> None:
         """Ask a server that failed about a copy of the frame, and do not wait for it: the frame itself is refused.
 
@@ -226,8 +209,8 @@ class HttpBackend:
         """
         started = False
         try:
-            sent = self._encode([frame])
-            self._ctx.call(self._begin_probe(self._call([], None, ticket), sent, ticket), _LOOP_MARGIN_S)
+            sent = self._exchange.encode([frame])
+            self._ctx.call(self._begin_probe(self._call([], None, ticket), sent, ticket), LOOP_MARGIN_S)
             started = True
         finally:
             if not started:
@@ -239,97 +222,29 @@ class HttpBackend:
         )
 
     async def _begin_probe(self, call: Call, sent: Sequence[Sent], ticket: Ticket) -> None:
-        task = asyncio.ensure_future(self._finish_probe(call, sent, ticket))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        self._exchange.begin(self._finish_probe(call, sent, ticket))
 
     async def _finish_probe(self, call: Call, sent: Sequence[Sent], ticket: Ticket) -> None:
+        exchange = self._exchange
         verdict: Verdict = "neither"
         fault: PenstockError | None = None
         try:
-            self._scaled_back(await self._infer(call, sent, self._config.timeout_s), sent)
+            exchange.scaled_back(await exchange.infer(call, sent, self._config.timeout_s), sent)
             verdict = "well"
         except PenstockError as error:
             fault, verdict = error, verdict_of(error.code)
         except Exception as error:  # noqa: BLE001  (a bug: raised by the next frame's own request, were it let through)
-            fault, verdict = self._bad_answer(error), "failed"
+            fault, verdict = exchange.bad_answer(error), "failed"
         finally:
             call.settle(fault)
             self._circuit.leave(ticket, verdict, str(fault or ""))
 
-    def _ask(self, call: Call, batch: Sequence[Frame], began_at: float) -> Sequence[Prediction]:
-        sent = self._encode(batch)
-        encoded_at = self._clock.monotonic()
-        self._check_age(call.stale_at, encoded_at)
-        longest_s = _WAITS * self._config.timeout_s if call.stale_at is None else call.stale_at - encoded_at
-        try:
-            found = self._ctx.call(self._infer(call, sent, longest_s), longest_s + _LOOP_MARGIN_S)
-        except TimeoutError as error:
-            raise self._late() from error
-        except concurrent.futures.CancelledError as error:
-            raise TransientError("the backend is being closed", code=BackendErrorCode.CONNECTION) from error
-        answered_at = self._clock.monotonic()
-        answer = self._scaled_back(found, sent)
-        share = 1 / len(batch)
-        timings = Timings(
-            (encoded_at - began_at) * share,
-            (answered_at - encoded_at) * share,
-            (self._clock.monotonic() - answered_at) * share,
-        )
-        return [replace(each, timings=timings) for each in answer]
-
-    def _encode(self, batch: Sequence[Frame]) -> list[Sent]:
-        config = self._config
-        if not getattr(self._dialect, "sends_files", True):  # it makes what it sends of the frames themselves
-            return [Sent(frame, b"", "", frame.picture.size) for frame in batch]
-        return [encode(frame, config.max_size, config.format, config.jpeg_quality) for frame in batch]
-
-    def _scaled_back(self, found: Sequence[Prediction], sent: Sequence[Sent]) -> list[Prediction]:
-        try:
-            if len(found) != len(sent):
-                raise self._bad_answer(ValueError(f"{len(found)} results for {len(sent)} pictures"))
-            return [scaled_back(one, its.size, its.frame.picture.size) for one, its in zip(found, sent, strict=True)]
-        except ValueError as error:
-            raise self._bad_answer(error) from error
-
-    async def _infer(self, call: Call, sent: Sequence[Sent], longest_s: float) -> Sequence[Prediction]:
-        """What the dialect makes of the answer, unchecked; what it trips over as an error of the frame."""
-        deadline = call.announce(self._clock.monotonic())
-        try:
-            return await self._tracked(self._dialect.infer(call, sent, deadline), longest_s)
-        except TimeoutError as error:
-            raise self._late() from error
-        except ValueError as error:
-            raise self._bad_answer(error) from error
-        except _TRIPPED as error:
-            if not call.was_answered:
-                raise
-            raise self._bad_answer(error) from error
-
-    def _late(self) -> TransientError:
-        return TransientError(f"no answer from {self._config.where} in time", code=BackendErrorCode.TIMEOUT)
-
-    async def _tracked(self, work: Coroutine[Any, Any, T], limit_s: float) -> T:
-        """Do it in a task that `close` can end, within the limit."""
-        task = asyncio.ensure_future(work)
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
-        async with asyncio.timeout(limit_s + _GRACE_S):
-            return await task
-
-    def _bad_answer(self, fault: Exception) -> TransientError:
-        name = "" if isinstance(fault, ValueError) else f"{type(fault).__name__}: "
-        message = f"the answer of {self._config.where} cannot be used: {name}{shorten(str(fault))}"
-        return TransientError(message, code=BackendErrorCode.BAD_ANSWER)
-
     async def _close(self, *, farewell: bool) -> None:
-        for task in self._under_way:
-            task.cancel()
+        self._exchange.cancel()
         call = Call(self._client, self._counts, timeout_s=_CLOSES_WITHIN_S)
         try:
             async with asyncio.timeout(_CLOSES_WITHIN_S):
-                if self._under_way:
-                    await asyncio.wait(self._under_way)
+                await self._exchange.ended()
                 if farewell:
                     await self._dialect.close(call)
         except (TimeoutError, PenstockError, ValueError) as error:

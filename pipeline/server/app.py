@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import logging
-import re
 import ssl
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +10,12 @@ from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
-from aiohttp.http import RawRequestMessage
 
 from pipeline.contracts.errors import ConfigError
 from pipeline.server.access import Access, DeniedError
+from pipeline.server.connections import Connection, Refusal, handler_options, with_single_slashes
 from pipeline.server.desk import Desk
-from pipeline.server.guard import FIXED_HEADERS, WriteError, error_response, make_guard, set_fixed_headers
+from pipeline.server.guard import WriteError, make_guard, set_fixed_headers
 from pipeline.server.inference.mount import Inference, MountedRoute, refused
 from pipeline.server.inference.refusal import RefusedError
 from pipeline.server.openapi import document, index
@@ -24,8 +23,6 @@ from pipeline.server.routes import ROUTES, Route
 from pipeline.server.views import Commands, Health, Views
 from pipeline.telemetry.events import Events
 from pipeline.telemetry.logs import LOGGER
-
-_SLASHES = re.compile("/{2,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +133,12 @@ class Server:
         serve = runner.server
         if serve is None:
             raise RuntimeError("aiohttp made no server")
-        serve.request_factory = _with_single_slashes(serve.request_factory)
-        loop = asyncio.get_running_loop()
+        serve.request_factory = with_single_slashes(serve.request_factory)
+        loop, options = asyncio.get_running_loop(), handler_options(limits.idle_s, limits.linger_s)
 
         def connection() -> asyncio.Protocol:
             full = len(serve.connections) >= limits.connections
-            return _Refusal() if full else _Connection(serve, loop=loop, **_handler_options(limits))
+            return Refusal() if full else Connection(serve, loop=loop, **options)
 
         try:
             self._listening = await loop.create_server(
@@ -240,22 +237,6 @@ def _in_the_form_of(inference: Inference) -> WriteError:
     return write_error
 
 
-def _with_single_slashes(make: Callable[..., web.BaseRequest]) -> Callable[..., web.BaseRequest]:
-    """Requests whose path has `//` for `/` are seen by everybody as if it had not: a client's base URL may end in one.
-
-    Here, and not in a middleware: those come after a route was looked for.
-    """
-
-    def make_request(message: RawRequestMessage, *more: Any) -> web.BaseRequest:
-        path = message.url.raw_path
-        if "//" in path:
-            url = message.url.with_path(_SLASHES.sub("/", path), encoded=True, keep_query=True)
-            message = message._replace(url=url)
-        return make(message, *more)
-
-    return make_request
-
-
 def _handler(route: Route, desk: Desk, access: Access, events: Events | None) -> Callable[[web.Request], Any]:
     async def handle(request: web.Request) -> web.Response:
         try:
@@ -268,41 +249,3 @@ def _handler(route: Route, desk: Desk, access: Access, events: Events | None) ->
         return await route.answer(desk, request, who)
 
     return handle
-
-
-def _handler_options(limits: Limits) -> dict[str, Any]:
-    return {
-        "keepalive_timeout": limits.idle_s,
-        "lingering_time": limits.linger_s,
-        "access_log": None,
-        # A megabyte can unpack to a gigabyte: who takes packed bodies unpacks them within limits.
-        "auto_decompress": False,
-    }
-
-
-class _Connection(web.RequestHandler):
-    """One client: requests that are no HTTP get a short answer, instead of a traceback in the log for each."""
-
-    __slots__ = ()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        if request.writer.output_size > 0:
-            raise ConnectionError("an answer is already on its way")
-        response = error_response(status)
-        response.headers.update(FIXED_HEADERS)
-        response.force_close()
-        return response
-
-
-class _Refusal(asyncio.Protocol):
-    """A client over the limit."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if isinstance(transport, asyncio.Transport):
-            transport.abort()

@@ -9,54 +9,37 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Any
 
 from aiohttp import web
 
 from pipeline.contracts.frame import NoPicture, Wishes
-from pipeline.contracts.result import Detections, Prediction, Result
-from pipeline.runtime.control import Control, ReloadOutcome
+from pipeline.contracts.result import Prediction, Result
+from pipeline.runtime.control import Control
 from pipeline.runtime.tapping import Tap
-from pipeline.server.inference._roboflow_answers import Bench, RoboflowRefusedError, schema, timed
-from pipeline.server.inference._roboflow_definition import (
-    Definition,
-    Step,
-    is_selector,
-    parse_definition,
-    resolved_field,
-)
+from pipeline.server.inference._roboflow_answers import Bench, schema, timed
+from pipeline.server.inference._roboflow_definition import Definition, is_selector, parse_definition
 from pipeline.server.inference._roboflow_engine import run
+from pipeline.server.inference._roboflow_sources import (
+    check,
+    fault,
+    narrowed,
+    report,
+    source_table,
+    success,
+    takes_input,
+)
 from pipeline.server.inference._roboflow_steps import WorkflowImage
 from pipeline.server.inference._roboflow_workflows import Workflows, model_workflow
 from pipeline.server.inference.refusal import RefusedError
-from pipeline.server.inference.service import InferenceRoute, Service, json_answer
+from pipeline.server.inference.service import InferenceRoute, Service
 from pipeline.server.inference.streams import Streams
-from pipeline.wire.roboflow import (
-    InitialisePipeline,
-    PipelineSource,
-    SourceState,
-    encode_pipeline_answer,
-    encode_pipeline_error,
-    encode_report,
-    parse_initialise,
-)
+from pipeline.wire.roboflow import InitialisePipeline, parse_initialise
 
 MAX_TAPS = 64
 MAX_BUFFER = 1024
 MAX_BUFFER_WITH_PICTURES = 16
 DEFAULT_BUFFER = 64
-
-_Kind = Literal["internal_error", "invalid_payload", "not_found", "operation_error", "authorisation_error"]
-_ERROR_SEVERITY = 3
-_STATES: Final[dict[str, SourceState]] = {
-    "starting": "INITIALISING",
-    "running": "RUNNING",
-    "reconnecting": "RESTARTING",
-    "paused": "PAUSED",
-    "ended": "ENDED",
-    "failed": "ERROR",
-    "stopped": "TERMINATING",
-}
 
 
 @dataclass(slots=True)
@@ -116,44 +99,44 @@ class Pipelines:
         control = self._control()
         if not self._streams.sources_by_api:
             message = "sources cannot be added over HTTP: server.sources_by_api is off"
-            raise _fault(403, message, "authorisation_error")
+            raise fault(403, message, "authorisation_error")
         self._make_room()
         definition = self._definition(asked)
-        table = _source_table(asked, self._backend(definition))
+        table = source_table(asked, self._backend(definition))
         if self._streams.taps is None:
-            raise _fault(501, "results cannot be listened to here", "operation_error")
+            raise fault(501, "results cannot be listened to here", "operation_error")
         name = "pipeline_" + uuid.uuid4().hex[:12]
-        _check(await control.put_source(name, table, None))
+        check(await control.put_source(name, table, None))
         try:
             self._listen(name, definition, asked.image_input, asked.parameters, asked.buffer_results)
         except RefusedError:
             await control.delete_source(name, None)  # nobody would know of it
             raise
-        return _success(name)
+        return success(name)
 
     async def pause(self, request: web.Request) -> web.StreamResponse:
         """Stop reading."""
         name = self._source(request)["name"]
         self._control().pause(name)
-        return _success(name)
+        return success(name)
 
     async def resume(self, request: web.Request) -> web.StreamResponse:
         """Go on."""
         name = self._source(request)["name"]
         self._control().resume(name)
-        return _success(name)
+        return success(name)
 
     async def terminate(self, request: web.Request) -> web.StreamResponse:
         """Remove the source; one of the configuration only where sources may be changed over HTTP."""
         name, control = self._source(request)["name"], self._control()
         if not self._streams.sources_by_api:
             message = "sources cannot be removed over HTTP: server.sources_by_api is off"
-            raise _fault(403, message, "authorisation_error")
+            raise fault(403, message, "authorisation_error")
         outcome = await control.delete_source(name, None)
         if outcome is not None:
-            _check(outcome)
+            check(outcome)
         self._forget(name)
-        return _success(name)
+        return success(name)
 
     # What is to be seen
 
@@ -161,12 +144,12 @@ class Pipelines:
         """The ids of all."""
         self._prune()
         names = [source["name"] for source in self._streams.status()["sources"]]
-        return _success(None, pipelines=names)
+        return success(None, pipelines=names)
 
     async def status(self, request: web.Request) -> web.StreamResponse:
         """What the source is doing."""
         source = self._source(request)
-        return _success(source["name"], report=_report(source))
+        return success(source["name"], report=report(source))
 
     async def consume(self, request: web.Request) -> web.StreamResponse:
         """The oldest result that nobody has taken yet; nothing where there is none.
@@ -177,11 +160,11 @@ class Pipelines:
         body = await self._body(request)
         excluded = body.get("excluded_fields") or []
         if not isinstance(excluded, list) or not all(isinstance(one, str) for one in excluded):
-            raise _fault(400, "excluded_fields must be a list of names", "invalid_payload")
+            raise fault(400, "excluded_fields must be a list of names", "invalid_payload")
         pipeline = self._pipelines.get(name) or self._listen_to_configured(name)
         result = pipeline.next()
         if result is None:
-            return _success(name, outputs=[], frames_metadata=[])
+            return success(name, outputs=[], frames_metadata=[])
         outputs = await self._outputs(pipeline, result, excluded)
         frame = result.frame
         metadata = {
@@ -189,11 +172,11 @@ class Pipelines:
             "frame_id": frame.seq,
             "source_id": 0,
         }
-        return _success(name, outputs=outputs, frames_metadata=[metadata])
+        return success(name, outputs=outputs, frames_metadata=[metadata])
 
     async def _outputs(self, pipeline: _Pipeline, result: Result, excluded: Sequence[str]) -> list[dict[str, Any]]:
         async def said(_: str, __: object, wishes: Wishes) -> list[Prediction]:
-            return [_narrowed(result.prediction, wishes)]
+            return [narrowed(result.prediction, wishes)]
 
         given = {
             **pipeline.parameters,
@@ -209,12 +192,12 @@ class Pipelines:
             return {}
         body = await self._service.json(request)
         if not isinstance(body, dict):
-            raise _fault(400, "the body must be a JSON object", "invalid_payload")
+            raise fault(400, "the body must be a JSON object", "invalid_payload")
         return body
 
     def _control(self) -> Control:
         if self._streams.control is None:
-            raise _fault(501, "this run takes no orders", "operation_error")
+            raise fault(501, "this run takes no orders", "operation_error")
         return self._streams.control
 
     def _source(self, request: web.Request) -> Mapping[str, Any]:
@@ -223,14 +206,14 @@ class Pipelines:
             if source["name"] == name:
                 return dict(source)
         self._forget(name)
-        raise _fault(404, f"there is no pipeline {name[:64]!a}", "not_found")
+        raise fault(404, f"there is no pipeline {name[:64]!a}", "not_found")
 
     def _definition(self, asked: InitialisePipeline) -> Definition:
         given = asked.specification
         if given is None:
             if asked.workspace is None or asked.workflow_id is None:
                 message = "workflow_specification, or workspace_name and workflow_id, are needed"
-                raise _fault(400, message, "invalid_payload")
+                raise fault(400, message, "invalid_payload")
             given = self._workflows.named(asked.workspace, asked.workflow_id)
         return parse_definition(given)
 
@@ -242,12 +225,12 @@ class Pipelines:
         """
         models = [step for step in definition.steps if step.kind == "model"]
         if len(models) != 1:
-            raise _fault(400, "the workflow of a pipeline must have one model step", "invalid_payload")
-        if not _takes_input(models[0], definition):
-            raise _fault(400, "the model step of a pipeline must take the input image", "invalid_payload")
+            raise fault(400, "the workflow of a pipeline must have one model step", "invalid_payload")
+        if not takes_input(models[0], definition):
+            raise fault(400, "the model step of a pipeline must take the input image", "invalid_payload")
         model_id = models[0].fields.get("model_id")
         if not isinstance(model_id, str) or is_selector(model_id):
-            raise _fault(400, "the model_id of a pipeline must be a text", "invalid_payload")
+            raise fault(400, "the model_id of a pipeline must be a text", "invalid_payload")
         return self._service.model(model_id).name
 
     def _listen_to_configured(self, name: str) -> _Pipeline:
@@ -255,7 +238,7 @@ class Pipelines:
         backend = next((s.get("backend") for s in self._streams.status()["sources"] if s["name"] == name), None)
         served = None if backend is None else self._service.asking.find(str(backend))
         if served is None:
-            raise _fault(500, "the model of this source is not known", "internal_error")
+            raise fault(500, "the model of this source is not known", "internal_error")
         return self._listen(name, parse_definition(model_workflow(served)), "image", {}, DEFAULT_BUFFER)
 
     def _listen(
@@ -267,14 +250,14 @@ class Pipelines:
         taps = self._streams.taps
         tap = None if taps is None else taps.tap(name, size=min(size, most), pictures=pictures)
         if tap is None:
-            raise _fault(501, "results cannot be listened to here", "operation_error")
+            raise fault(501, "results cannot be listened to here", "operation_error")
         pipeline = self._pipelines[name] = _Pipeline(tap, definition, image_input, parameters, pictures)
         return pipeline
 
     def _make_room(self) -> None:
         self._prune()
         if len(self._pipelines) >= MAX_TAPS:
-            raise _fault(429, f"{MAX_TAPS} sources are listened to already", "operation_error")
+            raise fault(429, f"{MAX_TAPS} sources are listened to already", "operation_error")
 
     def _prune(self) -> None:
         """Forget the sources that are gone."""
@@ -286,95 +269,3 @@ class Pipelines:
         pipeline = self._pipelines.pop(name, None)
         if pipeline is not None:
             pipeline.tap.close()
-
-
-def _fault(status: int, message: str, kind: _Kind) -> RoboflowRefusedError:
-    """A fault in the stream manager's form; `kind` is one of its own words."""
-    return RoboflowRefusedError(status, encode_pipeline_error(message, kind))
-
-
-def _success(pipeline_id: str | None, **more: Any) -> web.Response:
-    return json_answer(encode_pipeline_answer(uuid.uuid4().hex, pipeline_id, **more))
-
-
-def _check(outcome: ReloadOutcome) -> None:
-    if not outcome.ok:
-        kind: _Kind = "invalid_payload" if outcome.invalid else "operation_error"
-        message = "; ".join(outcome.problems[:5]) or "it could not be put in force"
-        raise _fault(400 if outcome.invalid else 409, message, kind)
-
-
-def _source_table(asked: InitialisePipeline, backend: str) -> dict[str, Any]:
-    """The source's table in the configuration: its type follows from the reference.
-
-    Raises:
-        RoboflowRefusedError: 400: there are several videos, or it is no video that a source could read.
-    """
-    table: dict[str, Any]
-    match asked.references:
-        case (int(number),) if 0 <= number < 256:
-            table = {"type": "device", "path": f"/dev/video{number}"}
-        case (str(text),) if text.startswith(("rtsp://", "rtsps://")):
-            table = {"type": "rtsp", "url": text}
-        case (str(text),) if text.startswith(("http://", "https://")):
-            table = {"type": "stream", "url": text}
-        case (str(text),) if text and "://" not in text:
-            table = {"type": "device" if text.startswith("/dev/") else "file", "path": text}
-        case _:
-            raise _fault(400, "video_reference must be one URL, path or number of a camera", "invalid_payload")
-    table["backend"] = backend
-    if asked.max_fps is not None:
-        table["max_fps"] = asked.max_fps
-    return table
-
-
-def _takes_input(step: Step, definition: Definition) -> bool:
-    image = resolved_field(step.fields, "images")
-    return any(item.is_image and image == f"$inputs.{item.name}" for item in definition.inputs)
-
-
-def _narrowed(prediction: Prediction, wishes: Wishes) -> Prediction:
-    """What a workflow asks of its model, done afterwards: the model was asked with the source's own settings."""
-    if not isinstance(prediction, Detections):
-        return prediction
-    rows = [
-        row
-        for row in range(len(prediction))
-        if (wishes.confidence is None or prediction.confidence[row] >= wishes.confidence)
-        and (wishes.classes is None or prediction.label(row) in wishes.classes)
-    ]
-    if len(rows) == len(prediction) and (wishes.max_detections is None or len(rows) <= wishes.max_detections):
-        return prediction
-    return prediction.picked(rows[: wishes.max_detections])
-
-
-def _report(source: Mapping[str, Any]) -> dict[str, Any]:
-    details: Mapping[str, Any] = source.get("details") or {}
-    is_file = source.get("type") == "file"
-    video = PipelineSource(
-        source_id=0,
-        reference=source["name"],  # the real one may hold a password
-        state=_STATES.get(str(source.get("state")), "NOT_STARTED"),
-        width=_whole(details.get("width_px")),
-        height=_whole(details.get("height_px")),
-        fps=details.get("fps"),
-        is_file=is_file,
-        buffer_size=source.get("queue_capacity") or 0,
-        filling="WAIT" if is_file else "DROP_OLDEST",
-        consumption="EAGER",
-    )
-    updates = []
-    if source.get("error"):
-        update = {
-            "timestamp": datetime.now(UTC).isoformat(),
-            "severity": _ERROR_SEVERITY,
-            "event_type": "SOURCE_ERROR",
-            "payload": {"error_type": source.get("code"), "error_message": source["error"]},
-            "context": "source",
-        }
-        updates = [update]
-    return encode_report([video], throughput_fps=0.0, updates=updates)
-
-
-def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) else None

@@ -18,7 +18,8 @@ from pipeline.server.inference._roboflow_definition import (
     resolved_field,
     workflow_error,
 )
-from pipeline.server.inference._roboflow_query import Found, QueryError, apply
+from pipeline.server.inference._roboflow_operations import Found, QueryError
+from pipeline.server.inference._roboflow_query import apply
 from pipeline.server.inference.refusal import RefusedError
 from pipeline.wire.roboflow import encode_workflow_image, encode_workflow_prediction
 

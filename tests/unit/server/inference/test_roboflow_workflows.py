@@ -15,7 +15,8 @@ from serving import Ask
 
 from pipeline.contracts.frame import Size, Wishes
 from pipeline.contracts.result import Classification
-from pipeline.server.inference._roboflow_query import Found, QueryError, apply
+from pipeline.server.inference._roboflow_operations import Found, QueryError
+from pipeline.server.inference._roboflow_query import apply
 from pipeline.server.inference.roboflow import dialect
 from pipeline.server.inference.service import InferenceLimits
 
