@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 def quantize(model: str, *, max_loss: float | None, **options: Any) -> int:
     """Make an 8-bit twin (INT8) of MODEL for this CPU, and say what accuracy it costs and what speed it wins.
 
-    It is calibrated on your own pictures, prepared as the pipeline does it; every third is held out. With --labels the
-    cost is average precision on the labelled pictures (on those it was calibrated on as well, if they are the same);
-    without them it is how far the twin agrees with the float model on what was held out. The first and last layers stay
-    float, more of them where the loss demands it.
+    It is calibrated on your own pictures, prepared as the pipeline does it. Without --labels every third is held out,
+    and the cost is how far the twin agrees with the float model on these. With --labels it is average precision on the
+    labelled pictures; it is calibrated on the others, or on the same where there are no others. The first and last
+    layers stay float, more of them where the loss demands it.
 
     Exit code 0: written; 1: it lost more than --max-loss and was not written; 78: it cannot be done.
 
@@ -41,7 +41,8 @@ def quantize(model: str, *, max_loss: float | None, **options: Any) -> int:
       penstock quantize people.onnx -c photos/ --labels photos/instances.json -o people_int8.onnx
       penstock inspect people_int8.onnx          # shows what it cost
     """
-    from pipeline.quantize.quantizing import MAX_LOSS, Order
+    from pipeline.quantize.order import Order
+    from pipeline.quantize.quantizing import MAX_LOSS
     from pipeline.quantize.quantizing import quantize as carry_out
 
     outcome = carry_out(Order(model=model, max_loss=max_loss, **options), click.echo)

@@ -3,32 +3,25 @@
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from pydantic import TypeAdapter, ValidationError
 
 from pipeline.benching.folder import passing_folder
 from pipeline.benching.machine import machine
 from pipeline.contracts.errors import ConfigError
 from pipeline.contracts.frame import Frame, Size
-from pipeline.contracts.paths import ConfigPath
-from pipeline.models.description import ModelDescription, ModelOptions, Shapes, describe
-from pipeline.models.families import FAMILIES
-from pipeline.models.letterbox import fitted
-from pipeline.models.onnx_file import read_onnx
 from pipeline.models.quantized import note
 from pipeline.models.reader import Reader
 from pipeline.quantize import graph
 from pipeline.quantize.calibration import Calibration
 from pipeline.quantize.judging import Accuracy, Seen, Speed, compared, opened, precision, race, seen_by
 from pipeline.quantize.labels import Labelled, read_labels
+from pipeline.quantize.order import Order, described, input_size_for, model_path, refuse_output
 from pipeline.quantize.pictures import EVERY, files_in, pictures_of
-from pipeline.quantize.ranges import Method, Range
+from pipeline.quantize.ranges import Range
 from pipeline.quantize.scoring import Boxes
 from pipeline.version import version
 
@@ -49,35 +42,6 @@ _EXTRAS = {"instance-segmentation": "masks", "keypoint-detection": "keypoints"}
 Say = Callable[[str], object]
 Again = Callable[[], Iterable[Frame]]
 """The pictures that are judged on, from the first on, whenever asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What is asked for.
-
-    Attributes:
-        model: the float model: a path, or `pkg:PACKAGE/path`.
-        pictures: videos, pictures, folders or patterns to calibrate on.
-        out: where the result goes; None: `NAME_int8.onnx` in the current folder.
-        method: how ranges are cut.
-        frames: pictures to calibrate on; half as many more are held out.
-        labels: COCO's JSON or a folder of YOLO's files, for AP.
-        max_loss: refuse to write what lost more, 0..1; None: `MAX_LOSS`.
-        accept_loss: write it anyway.
-        family: how the output is read.
-        input_size: side that a model with a dynamic input is fed.
-    """
-
-    model: str
-    pictures: tuple[str, ...]
-    out: Path | None = None
-    method: Method = "percentile"
-    frames: int = 64
-    labels: Path | None = None
-    max_loss: float | None = None
-    accept_loss: bool = False
-    family: str = "auto"
-    input_size: int | None = None
 
 
 class Outcome(NamedTuple):
@@ -112,11 +76,11 @@ def quantize(order: Order, say: Say) -> Outcome:
     Raises:
         ConfigError: with one line on what to change.
     """
-    model = _path(order.model)
+    model = model_path(order.model)
     out = order.out or Path(f"{model.stem}_int8.onnx")
     if out.exists() and out.samefile(model):
         raise ConfigError(f"--output {out} is the model itself")
-    _refuse_output(out)
+    refuse_output(out)
     with passing_folder("penstock-quantize-") as folder:
         return _Work(order, model, out, folder, say).done()
 
@@ -133,8 +97,9 @@ class _Work:
         self._keys: dict[str, Any] = {"family": order.family}
         if order.input_size is not None:
             self._keys["input_size"] = order.input_size
-        self._description = _described(model, order)
+        self._description = described(model, order)
         self._labelled = self._labels()
+        self._judged_on_its_own = False  # what it is calibrated on is what judges it
         self._float = graph.prepare(model, folder)
 
     def done(self) -> Outcome:
@@ -150,8 +115,11 @@ class _Work:
             few = f"{pictures} picture{'s are' if pictures != 1 else ' is'}"
             raise ConfigError(f"{few} too few: {EVERY} are needed, so that one can be held out")
         size = _sizes(sizes)
-        judges = f"{len(self._labelled)} labelled ones" if self._labelled else f"{len(held)} more, held out,"
-        say(f"calibrated  {pictures} picture{'s' * (pictures != 1)} at {size}, {order.method}; {judges} judge it")
+        judges = f"{len(held)} more, held out, judge it"
+        if self._labelled:
+            same = "these among them: there are no others" if self._judged_on_its_own else "none of these among them"
+            judges = f"{len(self._labelled)} labelled ones judge it, {same}"
+        say(f"calibrated  {pictures} picture{'s' * (pictures != 1)} at {size}, {order.method}; {judges}")
         with closing(opened(self._model, self._keys, self._folder)) as before:
             again, truth = self._judged(held)
             seen = seen_by(before, again())
@@ -189,10 +157,9 @@ class _Work:
         sizes: dict[Size, None] = {}
         held: list[Frame] = []
         held_bytes = 0
-        wanted = order.frames + order.frames // (EVERY - 1)
-        for number, frame in enumerate(pictures_of(order.pictures, wanted, self._folder)):
-            if number % EVERY == EVERY - 1:
-                if held_bytes + frame.picture.nbytes <= HELD_BYTES and not self._labelled:
+        for number, frame in enumerate(self._pictures()):
+            if not self._labelled and number % EVERY == EVERY - 1:
+                if held_bytes + frame.picture.nbytes <= HELD_BYTES:
                     held.append(frame)
                     held_bytes += frame.picture.nbytes
                 continue
@@ -208,6 +175,19 @@ class _Work:
         if watch is None:
             raise ConfigError(f"{', '.join(order.pictures)}: no pictures to calibrate on")
         return watch.ranges(order.method), list(sizes), held, watch.pictures
+
+    def _pictures(self) -> Iterator[Frame]:
+        """What is there to calibrate on, and to hold out; what labels judge only where there is nothing else."""
+        order = self._order
+        if not self._labelled:
+            return pictures_of(order.pictures, order.frames + order.frames // (EVERY - 1), self._folder)
+        labelled = [each.path for each in self._labelled]
+        others = pictures_of(order.pictures, order.frames, self._folder, besides=labelled)
+        first = next(others, None)
+        if first is not None:
+            return chain([first], others)
+        self._judged_on_its_own = True
+        return pictures_of(order.pictures, order.frames, self._folder)
 
     def _labels(self) -> list[Labelled]:
         order = self._order
@@ -271,59 +251,3 @@ class _Work:
 def _sizes(sizes: Sequence[Size]) -> str:
     texts = [f"{each.width}x{each.height}" for each in sizes[:3]]
     return ", ".join(texts) + (f" and {len(sizes) - 3} more sizes" if len(sizes) > 3 else "")
-
-
-def input_size_for(description: ModelDescription, frame: Size) -> Size:
-    """The input that a frame of this size comes in, as the backend does it with `input_shape = "auto"`."""
-    if description.whole_input is not None:
-        return description.input_size
-    return fitted(frame, description.input_size, description.stride_px)
-
-
-def _refuse_output(out: Path) -> None:
-    """What cannot be written is found before the work, not after it."""
-    folder = out.absolute().parent
-    if out.is_dir():
-        raise ConfigError(f"--output {out} is a folder; give a file name in it")
-    if not folder.is_dir():
-        raise ConfigError(f"--output {out}: there is no folder {out.parent}")
-    if not os.access(folder, os.W_OK):
-        raise ConfigError(f"--output {out}: the folder cannot be written")
-
-
-def _path(text: str) -> Path:
-    try:
-        return TypeAdapter(ConfigPath).validate_python(text, context={"base_dir": Path.cwd()})
-    except ValidationError as error:
-        raise ConfigError(f"{text}: {error.errors()[0]['msg'].removeprefix('Value error, ')}", key="model") from error
-
-
-def _described(model: Path, order: Order) -> ModelDescription:
-    """The model, with the shapes of a trial run where the graph leaves them open."""
-    known = [family.name for family in FAMILIES]
-    if order.family not in {"auto", *known}:
-        raise ConfigError(f"--family {order.family}: there is none; known are {', '.join(known)}", key="family")
-    side = order.input_size
-    options = ModelOptions(family=order.family, input_size=None if side is None else Size(side, side))
-    file = read_onnx(model)
-    description = describe(file, options)
-    if description.choice is None:
-        description = describe(file, options, _tried(description))
-    return description
-
-
-def _tried(description: ModelDescription) -> Shapes:
-    import numpy as np
-    import onnxruntime
-
-    size, rows = description.input_size, description.fixed_batch or 1
-    sides = (size.height, size.width, 3) if description.channels_last else (3, size.height, size.width)
-    feeds = description.feeds(np.zeros((rows, *sides), description.image.dtype), size)
-    names = [output.name for output in description.file.outputs]
-    try:
-        session = onnxruntime.InferenceSession(str(description.file.path), providers=["CPUExecutionProvider"])
-        outputs = session.run(names, feeds)
-    except Exception as error:  # onnxruntime's own classes have no common one; whatever it is, the model is to blame
-        line = " ".join(str(error).split())[:300]
-        raise ConfigError(f"{description.file.path}: the model cannot be run: {line}", key="model") from error
-    return {name: np.shape(output) for name, output in zip(names, outputs, strict=True)}

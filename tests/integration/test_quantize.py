@@ -10,7 +10,8 @@ from workplace import Workplace
 
 from pipeline.models.quantized import KEY
 from pipeline.quantize import judging
-from pipeline.quantize.quantizing import Order, quantize
+from pipeline.quantize.order import Order
+from pipeline.quantize.quantizing import quantize
 
 
 def test_the_twin_is_written_with_what_it_cost_and_says_so_when_inspected(workplace: Workplace) -> None:
@@ -75,6 +76,26 @@ def test_where_nothing_is_found_nobody_knows_the_loss_and_nothing_is_written(wor
     assert "nothing is found in 2 held-out pictures" in out
     assert "nan" not in out
     assert "NOT WRITTEN nobody knows" in out
+
+
+def test_what_labels_judge_is_not_calibrated_on_unless_there_is_nothing_else(workplace: Workplace) -> None:
+    model = conv_detector(workplace.folder / "people.onnx")
+    pictures(workplace.folder / "photos", 12)
+    labels = workplace.folder / "labels.json"
+    ask = ("quantize", model.name, "--calibrate", "photos", "--labels", labels.name, "--max-loss", "1")
+    for labelled, words in (
+        (range(0, 12, 3), "8 pictures at 64x64, percentile; 4 labelled ones judge it, none of these among them"),
+        (range(12), "12 pictures at 64x64, percentile; 12 labelled ones judge it, these among them"),
+    ):
+        tree = {
+            "images": [{"id": number, "file_name": f"{number:02}.png"} for number in labelled],
+            "categories": [{"id": 1, "name": "thing"}],
+            "annotations": [{"image_id": number, "category_id": 1, "bbox": [9, 9, 30, 30]} for number in labelled],
+        }
+        labels.write_text(json.dumps(tree))
+        code, out, err = workplace.penstock(*ask)
+        assert code == 0, out + err
+        assert words in out
 
 
 def test_a_real_detector_keeps_its_average_precision(
