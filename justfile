@@ -48,6 +48,7 @@ bench-parts:
     uv run --extra demo python tests/bench/skip.py
     uv run --extra demo python tests/bench/tracking.py
     uv run --extra demo python -m tests.bench.graph
+    uv run --extra demo python -m tests.bench.rewrite
     uv run --extra demo python tests/bench/batches.py --write
     uv run --extra demo python tests/bench/int8.py
 

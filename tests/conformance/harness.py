@@ -17,7 +17,7 @@ import pytest
 from daemon import Daemon, free_port
 from observed import until
 
-from tests.conformance.setup import missing, python_of
+from tests.conformance.setup import RIGS
 
 __all__ = ["Ours", "needs", "started", "vendor", "vendor_server"]
 
@@ -75,10 +75,10 @@ args = _types.SimpleNamespace(**_json.loads(_sys.stdin.read()))
 
 def needs(name: str) -> Path:
     """The interpreter of a vendor's environment; the test is skipped, with the reason, where it is not there."""
-    why = missing(name)
+    why = RIGS.missing(name)
     if why is not None:
         pytest.skip(why)
-    return python_of(name)
+    return RIGS.python_of(name)
 
 
 def vendor(
@@ -87,7 +87,7 @@ def vendor(
     """What a script says (its last `answer(value)`) when it is run in the vendor's environment.
 
     Args:
-        name: of the environment, as in `setup.NAMES`.
+        name: of the environment, as in `RIGS.names`.
         script: Python, indented as one likes; finds `arguments` in `args`.
         limit_s: it is killed, and the test has failed, after so long.
         environment: on top of what all get.

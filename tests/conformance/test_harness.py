@@ -1,16 +1,14 @@
 """The rig itself: a script's answer comes back, a failure is told, nothing it started is left."""
 
 import os
-import shutil
-import subprocess
 import urllib.request
 from pathlib import Path
 
 import pytest
 from observed import until
 
-from tests.conformance import setup
 from tests.conformance.harness import vendor, vendor_server
+from tests.conformance.setup import RIGS
 
 SERVER = """
     import http.server, subprocess, sys
@@ -36,7 +34,7 @@ def test_a_script_gets_its_arguments_and_its_answer_comes_back() -> None:
         """,
         numbers=[1, 2, 3],
     )
-    assert found == {"sum": 6, "array": [0, 1, 2], "python": str(setup.rigs() / "triton")}
+    assert found == {"sum": 6, "array": [0, 1, 2], "python": str(RIGS.home / "triton")}
 
 
 def test_a_script_that_fails_fails_the_test_with_the_end_of_its_traceback() -> None:
@@ -76,36 +74,7 @@ def test_an_environment_that_is_missing_is_skipped_with_the_reason(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(pytest.skip.Exception, match="run `just conformance-setup`"):
         vendor("sdk", "")
-    setup.rigs().mkdir(parents=True)
-    (setup.rigs() / "sdk.failed").write_text("the registry is away")
+    RIGS.home.mkdir(parents=True)
+    (RIGS.home / "sdk.failed").write_text("the registry is away")
     with pytest.raises(pytest.skip.Exception, match="the registry is away"):
         vendor("sdk", "")
-
-
-def test_an_environment_is_made_once_and_one_that_fails_leaves_its_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[list[str]] = []
-    fails = False
-
-    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        calls.append(command)
-        if command[1] == "venv":
-            Path(command[-1]).mkdir(parents=True)
-        return subprocess.CompletedProcess(command, int(fails), "", "no such version: 1.8.3")
-
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(shutil, "which", lambda _: "/bin/uv")
-    monkeypatch.setattr(subprocess, "run", run)
-    setup.rigs().mkdir(parents=True)
-    assert setup.make("sdk") is None
-    assert setup.missing("sdk") is None
-    first = len(calls)
-    assert first == 2
-    assert setup.make("sdk") is None
-    assert len(calls) == first
-    (setup.rigs() / "sdk" / "stamp").write_text("of other pins")
-    fails = True
-    assert setup.make("sdk") == "no such version: 1.8.3"
-    assert "no such version" in str(setup.missing("sdk"))
-    assert not (setup.rigs() / "sdk").exists()
