@@ -4,8 +4,8 @@ import os
 from queue import SimpleQueue
 
 
-class Turns:
-    """`with turns:` waits until fewer than `count` others are inside, about as long as one picture takes to decode.
+class Cores:
+    """`with cores:` waits until fewer than `count` others are inside, about as long as one picture takes to decode.
 
     Made once for the process; entered by any thread, not twice by the same. What is done inside ends by itself: it
     waits for no other thread and no device.
@@ -24,6 +24,6 @@ class Turns:
         self._free.put(None)
 
 
-cores = Turns(len(os.sched_getaffinity(0)))
+cores = Cores(len(os.sched_getaffinity(0)))
 """More decoders than cores only interrupt each other, and who is interrupted with the interpreter's lock in hand stops
 all of them: see DECISIONS 128. The cores are one for all sources, and so is this."""

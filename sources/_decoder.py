@@ -13,10 +13,10 @@ from pipeline.contracts.frame import Picture
 from pipeline.devices.decoders import decoders
 from pipeline.models.device_picture import DevicePicture
 from pipeline.models.picture import RotationDeg, VideoPicture
+from sources._cores import cores
 from sources._decoding import Decoding, LoopFilter
 from sources._hardware import Hardware, NoHardwareError, open_hardware
 from sources._open import MEDIA_ERRORS, reason
-from sources._turns import cores
 
 if TYPE_CHECKING:
     from av.packet import Packet

@@ -1,17 +1,17 @@
-"""`Turns`: so many are inside at once, and no more."""
+"""`Cores`: so many are inside at once, and no more."""
 
 import threading
 
 import pytest
 
-from sources._turns import Turns
+from sources._cores import Cores
 
 
 def test_so_many_are_inside_at_once_and_the_next_one_waits() -> None:
-    turns, inside, go = Turns(2), threading.Semaphore(0), threading.Event()
+    cores, inside, go = Cores(2), threading.Semaphore(0), threading.Event()
 
     def work() -> None:
-        with turns:
+        with cores:
             inside.release()
             go.wait(10)
 
@@ -28,13 +28,13 @@ def test_so_many_are_inside_at_once_and_the_next_one_waits() -> None:
 
 
 def test_who_fails_inside_leaves_its_place_to_the_next_one() -> None:
-    turns = Turns(1)
-    with pytest.raises(ValueError, match="broken"), turns:
+    cores = Cores(1)
+    with pytest.raises(ValueError, match="broken"), cores:
         raise ValueError("broken")
     entered = threading.Event()
 
     def work() -> None:
-        with turns:
+        with cores:
             entered.set()
 
     thread = threading.Thread(target=work, daemon=True)
