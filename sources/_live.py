@@ -16,7 +16,8 @@ from sources._live_tls import Tls
 from sources._live_undecoded import Undecoded
 
 if TYPE_CHECKING:
-    from sources._live_reader import LiveFrame
+    from sources._live_frames import LiveFrame
+    from sources._live_reader import Connection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,7 @@ class Plan:
         address: what FFmpeg is to open.
         shown: what messages call it: without credentials, in one line.
         transport: how it comes, for status pages: "tcp", "udp", "tls", "http", "v4l2".
+        rest_keepalive_s: while nothing moves keyframes will do, and a frame this often; None: they will not.
         demuxer: FFmpeg's name of the format, where it is not left to FFmpeg.
         options: FFmpeg's own options.
         tls: how the other side proves who it is, where that is asked.
@@ -47,6 +49,7 @@ class Plan:
     decoding: Decoding
     on_corrupt: Literal["flag", "skip"]
     max_fps: float | None = None
+    rest_keepalive_s: float | None = None
     demuxer: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
     tls: Tls | None = None
@@ -75,11 +78,22 @@ class LiveSource:
         self._undecoded = Undecoded()
         self._ring = ctx.packets(ctx.name)
         self._details: Mapping[str, str | int | float] = {"transport": plan.transport}
+        self._connection: Connection | None = None
 
     @property
     def skipped_frames(self) -> int:
         """Frames that were not decoded, over all connections: see `Undecoded`."""
         return self._undecoded.count
+
+    @property
+    def resting(self) -> bool:
+        """Whether keyframes only are decoded because nothing moves: see `Resting`."""
+        return self._connection is not None and self._connection.resting
+
+    def rest(self, for_s: float) -> None:
+        """What the motion gate saw in the last frame: see `Resting`."""
+        if self._connection is not None:
+            self._connection.judge(for_s)
 
     def details(self) -> Mapping[str, str | int | float]:
         """Codec, decoder, transport, size and rate, as far as they are known."""
@@ -101,12 +115,16 @@ class LiveSource:
             closing(connection.items(stop)) as items,
         ):
             self._times.begin_connection(connection.interval_s)
-            for item in items:
-                self._details = connection.details
-                if isinstance(item, FailedFrame):
-                    yield item
-                else:
-                    yield self._frame(item)
+            self._connection = connection
+            try:
+                for item in items:
+                    self._details = connection.details
+                    if isinstance(item, FailedFrame):
+                        yield item
+                    else:
+                        yield self._frame(item)
+            finally:
+                self._connection = None
 
     def _frame(self, item: "LiveFrame") -> Frame:
         stamp = self._times.stamp(

@@ -3,6 +3,7 @@
 from abc import ABC
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -16,6 +17,7 @@ from sources._live_tls import Tls
 class DecodedLiveConfig(LiveSourceConfig, ABC):
     """The keys of connecting and decoding."""
 
+    can_rest: ClassVar[bool] = True
     open_timeout_s: float = Field(default=10.0, gt=0, le=600, description="give up connecting after so long")
     first_frame_timeout_s: float = Field(
         default=10.0, gt=0, le=600, description="no picture for so long after connecting is a failure: TIMEOUT"
@@ -58,6 +60,7 @@ class DecodedLiveConfig(LiveSourceConfig, ABC):
             on_corrupt=self.on_corrupt,
             # Every n-th frame can only be told where all of them are decoded.
             max_fps=self.max_fps if self.stride == 1 else None,
+            rest_keepalive_s=self.motion.keepalive_s if self.motion and self.motion.decode == "keyframes" else None,
         )
 
 

@@ -84,7 +84,7 @@ class Tap:
         stamp = packet.pts if packet.dts is None else packet.dts
         if stamp is None or packet.time_base is None:
             return False
-        before, self._last_s = self._last_s, (float(stamp * packet.time_base), at_s)
+        before, self._last_s = self._last_s, (stamp * packet.time_base.numerator / packet.time_base.denominator, at_s)
         if before is None:
             return False
         step_s, passed_s = self._last_s[0] - before[0], at_s - before[1]

@@ -40,6 +40,7 @@ class Skipping:
         self._key_gaps_s: deque[float] = deque(maxlen=_GAPS)
         self._last_decoded_s: float | None = None
         self._frames: deque[tuple[float, bool]] = deque(maxlen=_FRAMES)
+        self._b_frames = 0  # among them
         self._references_will_do = True
 
     def wants(self, at_s: float | None, is_keyframe: bool) -> bool:
@@ -71,19 +72,30 @@ class Skipping:
         """
         if self._period_s is None or at_s is None or self.mode is Decode.KEYFRAMES:
             return
+        if len(self._frames) == _FRAMES:
+            self._b_frames -= self._frames[0][1]
         self._frames.append((at_s, is_b))
+        self._b_frames += is_b
         if self.mode is Decode.REFERENCES:
             if len(self._frames) > 1 and not self._fits(at_s - self._frames[-2][0], self._period_s):
                 self.mode = Decode.ALL
                 self._references_will_do = False  # what is left out was not what it seemed: never again
             return
-        if self._references_will_do and len(self._frames) == _FRAMES:
+        many_b = self._b_frames >= _FRAMES * _MIN_B_SHARE
+        if self._references_will_do and many_b and len(self._frames) == _FRAMES:
             others_s = [stamp_s for stamp_s, b in self._frames if not b]
             gaps_s = [later - earlier for earlier, later in pairwise(others_s)]
-            few_left = len(others_s) <= _FRAMES * (1 - _MIN_B_SHARE)
-            if few_left and all(self._fits(gap_s, self._period_s) for gap_s in gaps_s):
+            if all(self._fits(gap_s, self._period_s) for gap_s in gaps_s):
                 self.mode = Decode.REFERENCES
-                self._frames.clear()
+                self._forget_frames()
+
+    def pause(self) -> None:
+        """For reasons of others less is decoded for a while: what comes after it does not follow what came before."""
+        self._forget_frames()
+
+    def _forget_frames(self) -> None:
+        self._frames.clear()
+        self._b_frames = 0
 
     def _note_keyframe(self, at_s: float, period_s: float) -> None:
         if self._last_key_s is not None:
@@ -104,7 +116,7 @@ class Skipping:
         self.mode = Decode.ALL
         self._waits_for_keyframe = True
         self._key_gaps_s.clear()
-        self._frames.clear()
+        self._forget_frames()
 
     def _is_due(self, at_s: float, period_s: float) -> bool:
         """False where the keyframe after this one is early enough."""

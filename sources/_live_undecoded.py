@@ -9,7 +9,8 @@ class Undecoded:
 
     A packet of video is one frame. Counted are
 
-    - packets that the decoder was not given;
+    - packets that the decoder was not given, or was given only because others build on them, after they had been kept
+      while nothing moved;
     - packets that it was given and told to pass over unless others build on them (`skip_frame`), and whose frame did
       not come. Only the decoder knows which they are: each is waited for by its time stamp until the decoder cannot
       hold it back any more;
@@ -34,9 +35,9 @@ class Undecoded:
         self._given.clear()
         self._last_pts = None
 
-    def leave_out(self) -> None:
-        """A packet is not given to the decoder."""
-        self._count += 1
+    def leave_out(self, packets: int = 1) -> None:
+        """Packets are not given to the decoder, or only because others build on them."""
+        self._count += packets
 
     def give(self, pts: int | None, *, only_reference: bool) -> None:
         """A packet is given to the decoder, which may pass it over if `only_reference`."""

@@ -23,6 +23,8 @@ _LONGEST_STEP_S = 5.0
 _DARKEST = 8.0
 """Below this grey level the ratio of two pictures' brightness says nothing."""
 
+_SLACK_S = 0.002  # time stamps are rounded
+
 Levels = npt.NDArray[np.float32]
 
 
@@ -45,6 +47,12 @@ class MotionGate:
         self._last_s = 0.0
         self._passed_s = 0.0
         self._moved_s = -math.inf
+        self._still_s = 0.0
+
+    @property
+    def still_s(self) -> float:
+        """0 where something moves or did just now; else the seconds from the last frame to the next keepalive."""
+        return self._still_s
 
     def passes(self, frame: Frame) -> bool:
         """Whether the frame is to be inferred: something moves or just did, it is the first one, or it is time again.
@@ -63,13 +71,15 @@ class MotionGate:
         if begins:
             self._begin(frame.picture.size, levels)
         if begins or jumped:
-            self._passed_s, self._moved_s = now_s, -math.inf
+            self._passed_s, self._moved_s, self._still_s = now_s, -math.inf, 0.0
             return True
         if self._moves(levels, min(step_s, _LONGEST_STEP_S)):
             self._moved_s = now_s
-        passes = now_s - self._moved_s <= config.hold_s or now_s - self._passed_s >= config.keepalive_s
+        held = now_s - self._moved_s <= config.hold_s
+        passes = held or now_s - self._passed_s >= config.keepalive_s - _SLACK_S
         if passes:
             self._passed_s = now_s
+        self._still_s = 0.0 if held else config.keepalive_s - (now_s - self._passed_s)
         return passes
 
     def _begin(self, size: Size, levels: Levels) -> None:

@@ -1,7 +1,7 @@
 """What a source's pictures show, apart from whether they come: the keys of the motion gate and of content liveness."""
 
 from enum import StrEnum
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -43,6 +43,12 @@ class MotionConfig(FrozenModel):
     hold_s: Annotated[float, Field(ge=0)] = Field(default=1.0, description="go on for so long after the last movement")
     ignore: tuple[Region, ...] = Field(
         default=(), description="regions to ignore, each [left, top, right, bottom] as shares 0..1 of the picture"
+    )
+    decode: Literal["all", "keyframes"] = Field(
+        default="all",
+        description='of a camera, while nothing moves: "all", or "keyframes" only, which saves most of the CPU time; '
+        "what begins between two keyframes is then seen when the packets grow, or else up to one keyframe interval "
+        "late, and what comes and goes within one may be missed",
     )
 
 

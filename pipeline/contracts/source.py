@@ -4,7 +4,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Protocol, Self, runtime_checkable
+from typing import Annotated, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -50,7 +50,7 @@ class Sparing(Protocol):
 
     @property
     def skipped_frames(self) -> int:
-        """Frames that were there and were never decoded, because they would have been sampled out.
+        """Frames that were there and were never given, because they would have been sampled out, or nothing moved.
 
         Over all attempts: it only grows. No frame in it was yielded, as a `Frame` or as a `FailedFrame`. Called from
         any thread, must not block.
@@ -68,6 +68,28 @@ class Described(Protocol):
 
 
 @runtime_checkable
+class Resting(Protocol):
+    """A live source that gives fewer frames while nothing moves: `[sources.NAME.motion] decode = "keyframes"`.
+
+    Its config says `can_rest`. What it leaves out it counts as `Sparing`.
+    """
+
+    @property
+    def resting(self) -> bool:
+        """Whether most frames before the one that was yielded last were left out, so that `stride` does not apply."""
+        ...
+
+    def rest(self, for_s: float) -> None:
+        """The motion gate has seen the frame that was yielded last; called by the runner, in the source's thread.
+
+        Args:
+            for_s: 0: something moves, or did just now, and every frame is wanted. Else nothing does: the next frame is
+                wanted as soon as something may move, and in so many seconds at the latest.
+        """
+        ...
+
+
+@runtime_checkable
 class Idle(Protocol):
     """A source that may be well without giving a frame."""
 
@@ -79,6 +101,9 @@ class Idle(Protocol):
 
 class SourceConfig(ComponentConfig, ABC):
     """The keys that every source has: they are carried out by the runner around it, not by the plugin."""
+
+    can_rest: ClassVar[bool] = False
+    """Whether the source is `Resting` where `motion` asks for it."""
 
     backend: Name | None = Field(
         default=None, description="name of the backend; may be left out while there is one, fallbacks not counted"
@@ -101,6 +126,13 @@ class SourceConfig(ComponentConfig, ABC):
     tracking: TrackingConfig | None = Field(default=None, description="number the objects from frame to frame")
     zones: dict[Name, ZoneConfig] = Field(default={}, description="polygons in which objects are counted")
     lines: dict[Name, LineConfig] = Field(default={}, description="lines whose crossings are counted")
+
+    @field_validator("motion")
+    @classmethod
+    def _may_rest(cls, value: MotionConfig | None) -> MotionConfig | None:
+        if value is not None and value.decode == "keyframes" and not cls.can_rest:
+            raise ValueError('decode = "keyframes" is for cameras and streams: of this source every frame is decoded')
+        return value
 
     @field_validator("tracking")
     @classmethod

@@ -21,6 +21,8 @@ class Handling:
         give_up_at_once: a first attempt that fails is the last.
         silence_s: no frame for longer is a stall; None: it may take its time.
         max_staleness_s: a frame that is older is wanted no more; None: it may take its time.
+        rests: the source may give fewer frames while the gate sees nothing move.
+        stride: of the sampler.
     """
 
     sampler: Sampler
@@ -30,6 +32,8 @@ class Handling:
     give_up_at_once: bool = False
     silence_s: float | None = None
     max_staleness_s: float | None = None
+    rests: bool = False
+    stride: int = 1
 
     @classmethod
     def of(cls, config: SourceConfig, source: Source) -> "Handling":
@@ -39,6 +43,14 @@ class Handling:
         content = ContentWatch(config.liveness) if source.live and config.liveness.enabled else None
         if not isinstance(config, LiveSourceConfig):
             return cls(sampler, gate, content, max_staleness_s=config.max_staleness_s)
-        backoff = Backoff(config.reconnect.min_s, config.reconnect.max_s)
-        give_up_at_once = config.on_startup_error == "error"
-        return cls(sampler, gate, content, backoff, give_up_at_once, config.stall_timeout_s, config.max_staleness_s)
+        return cls(
+            sampler,
+            gate,
+            content,
+            Backoff(config.reconnect.min_s, config.reconnect.max_s),
+            give_up_at_once=config.on_startup_error == "error",
+            silence_s=config.stall_timeout_s,
+            max_staleness_s=config.max_staleness_s,
+            rests=config.motion is not None and config.motion.decode == "keyframes",
+            stride=config.stride,
+        )

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from pipeline.contracts.errors import FatalError, PenstockError, SourceErrorCode, TransientError
 from pipeline.contracts.frame import FailedFrame, Frame
-from pipeline.contracts.source import Described, Source, Sparing
+from pipeline.contracts.source import Described, Resting, Source, Sparing
 from pipeline.runtime.backoff import Backoff, BugAllowance
 from pipeline.runtime.condition import Condition
 from pipeline.runtime.context import Surroundings
@@ -53,6 +53,7 @@ class SourceRunner:
         self._decode_s = surroundings.metrics.stage("decode", source=name)
         self._condition = Condition(name, route, surroundings, handling.silence_s)
         self._sparing = source if isinstance(source, Sparing) else None
+        self._resting = source if isinstance(source, Resting) and handling.rests else None
         self._skipped_told = 0
         self._orders = Orders()
         self._replaced = False
@@ -296,11 +297,17 @@ class SourceRunner:
 
     def _left_out(self, frame: Frame) -> FrameOutcome | None:
         """Why the frame is not inferred, decided before any pixel is converted."""
-        if not self._handling.sampler.takes(frame):
+        gate, resting = self._handling.gate, self._resting
+        # Of every n-th frame a keyframe is hardly ever one: while the source rests, the gate looks at each.
+        any_place = self._handling.stride > 1 and resting is not None and resting.resting
+        if not self._handling.sampler.takes(frame) and not any_place:
             return FrameOutcome.SAMPLED_OUT
-        if self._handling.gate is not None and not self._handling.gate.passes(frame):
-            return FrameOutcome.GATED
-        return None
+        if gate is None:
+            return None
+        passes = gate.passes(frame)
+        if resting is not None:
+            resting.rest(gate.still_s)
+        return None if passes else FrameOutcome.GATED
 
     def _note(self, frame: Frame) -> None:
         """What a frame says of its source."""

@@ -129,7 +129,7 @@ def config(
     film: Path | None = None,
     server: str | None = None,
     max_fps: float | None = None,
-    motion: bool = False,
+    motion: Literal["all", "keyframes"] | None = None,
     port: int = 0,
 ) -> str:
     """The pipeline.toml for reading `inputs` at once and writing `out` (with `{source}` in it for more than one).
@@ -142,7 +142,7 @@ def config(
         film: where annotated videos go.
         server: a backend elsewhere that is asked instead.
         max_fps: of cameras.
-        motion: with the motion gate.
+        motion: with the motion gate, and what is decoded behind it while nothing moves.
         port: of the HTTP server; 0: any.
     """
     tables: dict[str, Mapping[str, str | float | bool]] = {}
@@ -153,7 +153,7 @@ def config(
         else:
             tables[name] = {"type": "file", "path": str(given)}
         if motion:
-            tables[f"{name}.motion"] = {}
+            tables[f"{name}.motion"] = {"decode": motion}
     if server:
         tables["backends.elsewhere"] = {
             "type": "roboflow",

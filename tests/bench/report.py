@@ -189,8 +189,9 @@ def _cameras(found: Sample) -> str:
             if sample:
                 rows.append(f"| {text} | {TITLES[subject]} | {_camera_cells(sample, subject)} |")
                 text = ""
+    still = {"without": "without motion gate", "with": "with motion gate", "keyframes": 'gate, decode = "keyframes"'}
     for name, sample in found["still"].items():
-        rows.append(f"| still scene, {name} motion gate | Penstock | {_camera_cells(sample, OURS)} |")
+        rows.append(f"| still scene, {still[name]} | Penstock | {_camera_cells(sample, OURS)} |")
     return "\n".join(rows)
 
 

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tests.bench import setup
 from tests.bench.jobs import Job, ModelFile, config
@@ -38,7 +39,7 @@ class Task:
         film: the annotated video, if one is wanted.
         server: the backend elsewhere, if one is asked.
         fps: frames of each camera's second; 0: the inputs are files.
-        motion: with Penstock's motion gate.
+        motion: with Penstock's motion gate, and what it decodes while nothing moves.
         port: of Penstock's HTTP server; 0: any.
         decode_threads: of the limit, for each file.
     """
@@ -49,7 +50,7 @@ class Task:
     film: Path | None = None
     server: str | None = None
     fps: float = 0.0
-    motion: bool = False
+    motion: Literal["all", "keyframes"] | None = None
     port: int = 0
     decode_threads: int = 2
 
@@ -62,7 +63,7 @@ def why_not(subject: str, job: Job, model: ModelFile) -> str | None:
         return "asks no other machine"
     if subject == "ultralytics" and model.family == "yolox":
         return "does not read YOLOX"
-    return setup.missing(subject)
+    return setup.RIVALS.missing(subject)
 
 
 def command(subject: str, task: Task, work: Path) -> list[str]:
@@ -88,7 +89,7 @@ def command(subject: str, task: Task, work: Path) -> list[str]:
     if task.fps:
         words += ["--fps", str(task.fps)]
     if rival:
-        return [str(setup.python_of(subject)), "-m", _MODULES[subject], *words]
+        return [str(setup.RIVALS.python_of(subject)), "-m", _MODULES[subject], *words]
     threads = 1 if task.fps or len(inputs) > 1 else task.decode_threads
     held = max(6, len(inputs)) if task.fps else 6
     more = ["--decode-threads", str(threads), "--queue", str(held)]
@@ -127,8 +128,8 @@ def notes() -> Mapping[str, str]:
         ("streamvision", "streamvision"),
         ("ultralytics", "ultralytics"),
     ):
-        missing, remarks = setup.missing(name), setup.remarks(name)
-        pins = setup.pinned(name)
+        missing, remarks = setup.RIVALS.missing(name), setup.remarks(name)
+        pins = setup.RIVALS.pinned(name)
         version = f"{package} {pins[package]}, onnxruntime {pins['onnxruntime']}"
         told[TITLES[name]] = missing or version + (f" ({remarks})" if remarks else "")
     return told

@@ -60,7 +60,10 @@ def _cameras(found: Sample) -> list[str]:
     still = found.get("still")
     if still:
         share = still["with"]["cores"] / still["without"]["cores"]
-        told.append(f"\nIn a still scene the motion gate leaves {share:.2f} of the CPU time.")
+        text = f"\nIn a still scene the motion gate leaves {share:.2f} of the CPU time"
+        if "keyframes" in still:
+            text += f', and {still["keyframes"]["cores"] / still["without"]["cores"]:.2f} with `decode = "keyframes"`'
+        told.append(f"{text}.")
     return told
 
 

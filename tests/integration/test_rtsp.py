@@ -123,6 +123,7 @@ def test_every_codec_comes_over_every_transport(server: RtspServer, clips: Clips
     assert details == {
         "codec": name,
         "decoder": "cpu",
+        "decoding": "all",
         "transport": transport,
         "width": 320,
         "height": 240,

@@ -98,6 +98,23 @@ def test_it_goes_on_for_hold_s_after_the_last_movement() -> None:
     assert [n for n, passes in enumerate(found) if passes] == [0, *range(5, 11)]
 
 
+def test_it_tells_for_how_long_no_frame_is_needed() -> None:
+    still, of = np.full((HEIGHT, WIDTH), 100.0), gate(keepalive_s=4, hold_s=1)
+    told = []
+    for n, each in enumerate([still] * 5 + [with_block(still, 100, 60)] + [still] * 20):
+        of.passes(grey_frame(each, n / FPS, seq=n))
+        told.append(round(of.still_s, 3))
+    assert told[:6] == [0.0, 3.8, 3.6, 3.4, 3.2, 0.0]  # nothing is known of the first; something moves in the last
+    assert told[6:13] == [0.0] * 5 + [3.8, 3.6]  # it is held for a second, and counted from the last that passed
+    assert of.passes(grey_frame(still, 6.0))
+    assert of.still_s == 4.0  # that was a keepalive: nothing moved
+
+
+def test_a_frame_that_is_rounded_to_a_little_early_is_in_time() -> None:
+    of, still = gate(keepalive_s=2), scenery()
+    assert [of.passes(grey_frame(still, at_s)) for at_s in (0.0, 1.9, 1.9985, 3.99)] == [True, False, True, False]
+
+
 def test_a_new_size_and_a_jump_in_time_begin_anew() -> None:
     still, of = scenery(), gate()
     assert passed(of, [still] * 3) == [True, False, False]

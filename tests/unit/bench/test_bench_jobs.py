@@ -34,11 +34,17 @@ def test_every_jobs_configuration_is_valid(tmp_path: Path) -> None:
 def test_cameras_with_the_motion_gate_are_a_valid_configuration(tmp_path: Path) -> None:
     urls = [f"rtsp://127.0.0.1:1/cam{number}" for number in range(16)]
     text = config(
-        models()["small"], urls, tmp_path / "x_{source}.jsonl", data_dir=tmp_path, max_fps=5.0, motion=True, port=19464
+        models()["small"],
+        urls,
+        tmp_path / "x_{source}.jsonl",
+        data_dir=tmp_path,
+        max_fps=5.0,
+        motion="keyframes",
+        port=19464,
     )
 
     loaded(text, tmp_path)
-    assert text.count("max_fps = 5.0") == text.count(".motion]") == 16
+    assert text.count("max_fps = 5.0") == text.count('decode = "keyframes"') == 16
 
 
 def test_the_square_is_asked_for_by_name_and_the_rectangle_is_not(tmp_path: Path) -> None:
@@ -81,16 +87,11 @@ def test_a_rival_that_is_not_installed_says_how_to_get_it(tmp_path: Path, monkey
 
 def test_a_rival_that_could_not_be_installed_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    setup.home().mkdir(parents=True)
-    (setup.home() / "ultralytics.failed").write_text("no wheel for this machine\n")
+    setup.RIVALS.home.mkdir(parents=True)
+    (setup.RIVALS.home / "ultralytics.failed").write_text("no wheel for this machine\n")
 
-    assert setup.missing("ultralytics") == "not installed here: no wheel for this machine"
+    assert setup.RIVALS.missing("ultralytics") == "not installed here: no wheel for this machine"
 
 
-@pytest.mark.parametrize("name", setup.NAMES)
-def test_every_rivals_packages_are_pinned_to_one_version(name: str) -> None:
-    rows = (setup.PINS / f"{name}.txt").read_text().splitlines()
-
-    assert rows
-    assert len(setup.pinned(name)) == len(rows)
-    assert set(setup.NAMES) == set(RIVALS)
+def test_every_rival_has_an_environment() -> None:
+    assert set(setup.RIVALS.names) == set(RIVALS)

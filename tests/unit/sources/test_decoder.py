@@ -23,7 +23,8 @@ from pipeline.testing import PluginContext
 from sources._decoding import Decoding
 from sources._hardware import NoHardwareError, _set_up
 from sources._live import Plan
-from sources._live_reader import Connection, LiveFrame
+from sources._live_frames import LiveFrame
+from sources._live_reader import Connection
 from sources.device import DeviceSourceConfig
 from sources.file import FileSourceConfig
 from sources.rtsp import RtspSourceConfig

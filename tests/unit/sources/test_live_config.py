@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from media import file_source
 from pydantic import ValidationError
 
 from pipeline.contracts.errors import ConfigError
@@ -101,6 +102,17 @@ def test_a_ca_file_is_looked_at_by_check(tmp_path: Path) -> None:
 def test_with_a_stride_every_frame_is_decoded() -> None:
     assert rtsp(max_fps=1).plan().max_fps == 1
     assert rtsp(max_fps=1, stride=2).plan().max_fps is None
+
+
+def test_a_camera_rests_only_where_it_is_asked_to() -> None:
+    assert rtsp().plan().rest_keepalive_s is None
+    assert rtsp(motion={"keepalive_s": 7}).plan().rest_keepalive_s is None
+    assert rtsp(motion={"keepalive_s": 7, "decode": "keyframes"}).plan().rest_keepalive_s == 7
+
+
+def test_a_file_cannot_rest() -> None:
+    with pytest.raises(ValidationError, match='decode = "keyframes" is for cameras and streams'):
+        file_source("clip.mp4", motion={"decode": "keyframes"})
 
 
 @pytest.mark.parametrize(

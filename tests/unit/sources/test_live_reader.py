@@ -13,7 +13,8 @@ from pipeline.contracts.errors import SourceErrorCode, TransientError
 from pipeline.contracts.packets import PacketRing
 from sources._decoding import Decoding
 from sources._live import Plan
-from sources._live_reader import Connection, LiveFrame
+from sources._live_frames import LiveFrame
+from sources._live_reader import Connection
 
 FAST = {"preset": "ultrafast"}
 CODECS: dict[str, tuple[str, str, dict[str, str]]] = {
@@ -69,7 +70,7 @@ def test_frames_come_without_a_delay_by_the_decoder(tmp_path: Path) -> None:
     with closing(Connection(plan(path), SystemClock(), PacketRing())) as connection:
         packets = iter(connection._packets(threading.Event()))
         for number in range(10):
-            (frame,) = connection._decoded(next(packets))
+            (frame,) = connection._decoding.decode(next(packets))
             assert isinstance(frame, LiveFrame)
             assert frame.raw_s == pytest.approx(number / 25, abs=0.001)
 
