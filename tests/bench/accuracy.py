@@ -115,7 +115,8 @@ def float_row(reference: ModuleType, name: str, way: Way) -> Row:
 
 def int8_row(reference: ModuleType, name: str, float_ap: float) -> Row:
     """A model that `penstock quantize` makes here, calibrated on videos; judged by AP against the float model."""
-    from pipeline.quantize.quantizing import Order, quantize
+    from pipeline.quantize.order import Order
+    from pipeline.quantize.quantizing import quantize
 
     case = reference.CASES[name]
     videos = tuple(str(reference.DATA / "videos" / video) for video in CALIBRATED_ON)
@@ -160,6 +161,7 @@ def main() -> None:
         rows.append(row)
         print(row, flush=True)
     intro = (
+        "`just bench-accuracy`. "
         "AP (0.50 to 0.95, pycocotools' rules, score threshold 0.001) on the 32 labelled pictures of coco_val32. "
         "Wanted: the AP of an independent decoder, fed squares; for INT8 that of the float model as Penstock feeds it. "
         "Boxes: against the independent decoder's with a score above 0.4; at least IoU "

@@ -139,6 +139,7 @@ def table() -> str:
         "# Batches on an accelerator",
         "",
         (
+            "`python tests/bench/batches.py --write`. "
             f"A stand-in for a GPU (nothing here was measured on one): {SOURCES} sources of two shapes, a run takes "
             f"{RUN_S * 1000:.0f} ms + {FRAME_S * 1000:.0f} ms a frame, one at a time; a picture is made ready in "
             f"{READY_S * 1000:.0f} ms beside it. The queue, the runners and the search for a size are the real ones. "

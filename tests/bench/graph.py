@@ -236,7 +236,7 @@ def main() -> None:
         [
             "# Pre- and post-processing inside of the graph, on a CPU",
             "",
-            f"CPU time, medians, ways interleaved. {where}.",
+            f"`python -m tests.bench.graph`. CPU time, medians, ways interleaved. {where}.",
             "",
             "## From a decoded yuv420p frame to the filled float32 input, and AP on coco_val32 (made 4:2:0)",
             "",

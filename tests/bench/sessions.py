@@ -164,6 +164,7 @@ def main() -> None:
 
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
     intro = (
+        "`just bench-sessions`. "
         f"The session alone, no pictures. Medians of {rounds} rounds of {RUN_S:g} s, in turn, each in a process "
         f"of its own. {platform.machine()}, 2 cores, onnxruntime {onnxruntime.__version__}. Speed: frames a second, "
         "relative to the first line; CPU time: of the process, a frame; load: CPU time until the session is there; "

@@ -195,6 +195,7 @@ def main() -> None:
     head = ["way", *(f"{name}, us" for name, _, _ in columns), "AP yolo11n 640", "AP yolox_nano 416"]
     wanted = " and ".join(str(reference.reference_ap(case)) for case in cases)
     intro = (
+        "`python tests/bench/shrink.py`. "
         "CPU time of one thread from a decoded yuv420p frame to the filled, letterboxed float32 input (median, routes "
         f"interleaved), and AP on coco_val32 (JPEG decoded to YUV; reference AP: {wanted}). {platform.machine()}, "
         f"PyAV {av.__version__}."

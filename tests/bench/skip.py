@@ -36,7 +36,8 @@ from pipeline.contracts.result import Detections
 from pipeline.testing import PluginContext
 from sources._decoding import Decoding
 from sources._live import Plan
-from sources._live_reader import Connection, LiveFrame
+from sources._live_frames import LiveFrame
+from sources._live_reader import Connection
 from sources.file import FileSourceConfig
 
 HERE = Path(__file__).resolve().parent
