@@ -36,7 +36,9 @@ class ReadingsCollector(Collector):
             "penstock_frames_decoded", "Frames that a source decoded or tried to.", labels=["source"]
         )
         skipped = CounterMetricFamily(
-            "penstock_frames_skipped", "Frames never decoded, as they would have been sampled out.", labels=["source"]
+            "penstock_frames_skipped",
+            "Frames never decoded, as they would have been sampled out or nothing moved.",
+            labels=["source"],
         )
         frames = CounterMetricFamily("penstock_frames", "Frames, by how they ended.", labels=["source", "outcome"])
         in_flight = GaugeMetricFamily("penstock_frames_in_flight", "Frames on their way.", labels=["source"])

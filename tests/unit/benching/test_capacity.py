@@ -48,9 +48,9 @@ def test_cores_that_others_kept_busy_are_not_held_against_it() -> None:
 
 
 def test_the_verdict_names_the_stage_and_the_cameras() -> None:
-    assert verdict(COSTS, [(15.0, 5), (30.0, 1)]) == [
+    assert verdict(COSTS, [(15.0, 5), (30.0, 1), (1.0, 9)]) == [
         "inference is the bottleneck: 7.1 of 12.9 ms of CPU a frame",
-        "this box carries 5 cameras at 15 frames/s, or 1 camera at 30 frames/s",
+        "this box carries 5 cameras at 15 frames/s, or 1 camera at 30 frames/s, or 9 cameras at 1 frame/s",
     ]
 
 
