@@ -16,7 +16,7 @@ from pipeline.models.onnx_file import MAX_BYTES
 if TYPE_CHECKING:
     import onnx
 
-REWRITER = "2"
+REWRITER = "3"
 """Another number whenever what `rewrite` makes of any model changes: results are kept by it."""
 
 

@@ -37,7 +37,7 @@ def _change(net: Net, transposed: int) -> bool:
     last_at = None if first is None else net.user(net.nodes[first[-1]].output[0], "Conv")
     last = _layer(net, last_at, {"kernel_shape": [1, 1], "strides": [1, 1], "pads": [0] * 4})
     second = _activation(net, last_at)
-    if grow is None or mix is None or last is None or first is None or second is None:
+    if grow is None or mix is None or last is None or first is None or second is None or not _pays(grow, mix):
         return False
     nodes = net.put(second[-1], *second, last.number, *first, mix.number, transposed)
     small, end = net.nodes[transposed].input[0], net.nodes[second[-1]].output[0]
@@ -54,6 +54,12 @@ def _change(net: Net, transposed: int) -> bool:
         corners.append(_silu(nodes, nodes.add("Conv", mixed, *last_weights, kernel_shape=[1, 1])))
     nodes.add("DepthToSpace", nodes.add("Concat", *corners, axis=1), blocksize=2, mode="DCR", output=end)
     return True
+
+
+def _pays(grow: _Layer, mix: _Layer) -> bool:
+    """Whether there is less to multiply for a small pixel; else the new kernels could be far larger than the file."""
+    (made, between), taken = mix.kernel.shape[:2], len(grow.kernel)
+    return bool(16 * made * taken < 4 * between * (taken + 9 * made))
 
 
 def _of_small_pixels(grow: _Layer, mix: _Layer) -> tuple[Array, Array]:

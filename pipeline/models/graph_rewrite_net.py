@@ -133,10 +133,19 @@ class Net:
         return None
 
     def attributes(self, number: int) -> dict[str, Any]:
-        """A node's attributes: numbers, lists of numbers, and bytes."""
+        """A node's attributes: numbers, lists of few numbers, and a few bytes.
+
+        Raises:
+            CannotComposeError: they are longer, or something else; new nodes take copies of them.
+        """
         from onnx import helper
 
-        return {a.name: helper.get_attribute_value(a) for a in self.nodes[number].attribute}
+        found = {a.name: helper.get_attribute_value(a) for a in self.nodes[number].attribute}
+        for name, value in found.items():
+            short = isinstance(value, list | bytes) and len(value) <= _MAX_NUMBERS
+            if not short and not isinstance(value, int | float):
+                raise CannotComposeError(f"a node's attribute {name[:_MAX_NUMBERS]!r} is not what it should be")
+        return found
 
     def put(self, at: int, *instead_of: int) -> Nodes:
         """Nodes to fill, in the place of node `at`; it and `instead_of` are taken.

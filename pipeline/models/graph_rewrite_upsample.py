@@ -12,6 +12,7 @@ from pipeline.models.graph_rewrite_net import Array, Net
 
 _KEEPS_CHANNELS = ("Sigmoid", "Relu", "LeakyRelu", "HardSwish", "HardSigmoid", "Tanh", "Clip", "Resize", "MaxPool")
 _MAX_BACK = 16
+_MAX_BESIDE = 16
 
 
 class _Conv(NamedTuple):
@@ -29,9 +30,11 @@ def convolve_first(net: Net) -> int:
 
 def _change(net: Net, concat: int) -> bool:
     node = net.nodes[concat]
+    if not 1 < len(node.input) <= _MAX_BESIDE:  # what is beside is put together anew for each convolution
+        return False
     enlarged = [place for place, name in enumerate(node.input) if _is_enlarged(net, name)]
     convs = _convs(net, node.output[0])
-    if net.attributes(concat).get("axis") not in {1, -3} or len(enlarged) != 1 or len(node.input) < 2 or not convs:
+    if net.attributes(concat).get("axis") not in {1, -3} or len(enlarged) != 1 or not convs:
         return False
     (place,) = enlarged
     resize = net.maker(node.input[place], "Resize")
@@ -74,8 +77,9 @@ def _convs(net: Net, name: str) -> list[_Conv]:
     """All that uses a value, if these are convolutions of single pixels in float32; else nothing."""
     found = []
     for number in net.users(name) or ():
-        node, attributes = net.nodes[number], net.attributes(number)
+        node = net.nodes[number]
         weight = net.constant(node.input[1]) if net.is_one(number, "Conv") else None
+        attributes = net.attributes(number) if weight is not None else {}
         if weight is None or weight.dtype != np.float32 or weight.ndim != 4 or weight.shape[2:] != (1, 1):
             return []
         moves = set(attributes.get("strides", [1])) != {1} or set(attributes.get("pads", [0])) != {0}

@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -29,6 +30,8 @@ MOST_BYTES = 4 << 30
 """And so many bytes of them, but always the newest one."""
 
 _MOST_NOTE_BYTES = 1 << 16
+_PARTIAL = ".part"
+_LOST_S = 3600.0  # nobody writes a file for so long: its process was killed
 
 
 class Note(FrozenModel):
@@ -134,6 +137,8 @@ class GraphStore:
             with contextlib.suppress(OSError):
                 found = path.stat()
                 entries.append((found.st_mtime_ns, found.st_size, path))
+                if path.suffix == _PARTIAL and time.time() - found.st_mtime > _LOST_S:
+                    path.unlink()
         entries.sort(reverse=True)
         kept: list[str] = [self.key[:32]]
         size_bytes = 0
@@ -188,7 +193,7 @@ def notes_about(folder: Path, fingerprint: str) -> list[Note]:
 
 def _write(path: Path, data: bytes) -> None:
     # Several processes and threads may share the folder: each writes a file of its own, the last one stays.
-    partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}{_PARTIAL}")
     try:
         partial.write_bytes(data)
         partial.replace(path)

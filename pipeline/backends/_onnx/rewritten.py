@@ -59,8 +59,8 @@ def rewritten(
     """
     is_open = started.base is None and config.tune
     store = None if not is_open else _store(config, ctx, description, started.launch)
-    if store is None or store.find() is not None:
-        return started
+    if store is None or store.find() is not None:  # the second: of the device that stands in for another
+        return started if store is None else _kept_or(started, config, ctx, description)
     fed = Fed(started, description, fit=fit)
     run_s = run_seconds(started, fed.usual)
     if run_s < WORTH_S:
@@ -68,17 +68,29 @@ def rewritten(
     if run_s > _LONGEST_S:
         return started._replace(graph=f"graph as it is: a run takes {run_s:.1f} s")
     with alone() as is_alone:
-        began_s = time.perf_counter()
-        found = try_rewriting(started, description, fed) if is_alone else None
-        took_s = time.perf_counter() - began_s
-    if found is None:
-        return started
+        if store.find() is not None:  # another backend has this model, too, and was first
+            return _kept_or(started, config, ctx, description)
+        if not is_alone:
+            return started._replace(graph="graph as it is: other models were measured")
+        return _tried(started, store, ctx, description, fed)
+
+
+def _tried(started: Started, store: GraphStore, ctx: Context, description: ModelDescription, fed: Fed) -> Started:
+    """Try it, and keep what comes of it: others wait for that."""
+    began_s = time.perf_counter()
+    found = try_rewriting(started, description, fed)
+    took_s = time.perf_counter() - began_s
     base = _kept(store, found, ctx, description)
     how = f"graph: {', '.join(found.done)}, {found.gain:.2f} times as fast, found in {took_s:.1f} s"
     if base is None:
         how = "" if found.why.startswith(NOTHING) else f"graph as it is: {found.why}"
     now = started._replace(base=base, graph=how)
     return _started_anew(now, description) if found.checked else now
+
+
+def _kept_or(started: Started, config: RunConfig, ctx: Context, description: ModelDescription) -> Started:
+    """What was kept in the place of the model as it is, if it is better."""
+    return (start_kept(config, ctx, description, started.launch) or started)._replace(how=started.how)
 
 
 def _started_anew(started: Started, description: ModelDescription) -> Started:
@@ -103,8 +115,8 @@ def _run_once(model: Path, description: ModelDescription, launch: Launch) -> tup
     Raises:
         ConfigError: it is not what it should be.
     """
-    file = read_onnx(model)
-    if (file.inputs, file.outputs) != (description.file.inputs, description.file.outputs):
+    file, own = read_onnx(model), read_onnx(description.file.path)  # as it was read: a trial run may have told more
+    if (file.inputs, file.outputs) != (own.inputs, own.outputs):
         raise ConfigError("its inputs or outputs are others")
     session = launch.session(model)
     if session is None:

@@ -2,8 +2,12 @@
 
 import gc
 import json
+import os
+import threading
 import weakref
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -17,12 +21,14 @@ from clip_files import clip_files
 from model_files import cells, detector, yolov8_output
 from onnx import helper, numpy_helper
 
+from pipeline.backends._onnx import open as opening
 from pipeline.backends._onnx import rewrite_check, rewrite_trial, tune
 from pipeline.backends._onnx import rewritten as rewriting
 from pipeline.backends._onnx.graph_feed import GraphFeed
 from pipeline.backends._onnx.graph_store import Note
 from pipeline.backends._onnx.rewrite_check import Race
 from pipeline.backends._onnx.session import Runtime, Session
+from pipeline.backends._onnx.started import run_seconds as run_of
 from pipeline.backends._onnx.tuning import Plan, Verdict
 from pipeline.backends.clip import ClipBackendConfig
 from pipeline.backends.onnx import OnnxBackend, OnnxBackendConfig
@@ -177,6 +183,62 @@ def test_who_wants_nothing_measured_gets_what_was_measured_before_and_no_file(ri
     rig.opened()
     rig.opened(tune=False)
     assert rig.models == rig.kept(".onnx")
+
+
+@pytest.fixture
+def open_rig(rig: Rig) -> Rig:
+    """With a model whose outputs have a shape that only a run tells."""
+    output, shapes = yolov8_output((32, 32, 16, 8, 0, 0.9)), {"out": ("batch", 6, "cells")}
+    keys: dict[str, Any] = {"image": ("batch", 3, 64, 64), "shapes": shapes, "metadata": {"names": CARS}}
+    rig.model = detector(rig.folder / "open.onnx", {"out": output}, **keys)
+    return rig
+
+
+def test_backends_that_open_one_model_at_once_find_out_once(open_rig: Rig) -> None:
+    rig = open_rig
+    at_lock = threading.Barrier(3)
+
+    def run_seconds(*rest: Any) -> float:
+        at_lock.wait(30)  # all have seen that there is nothing kept
+        return run_of(*rest)
+
+    config = OnnxBackendConfig(model=rig.model, device="cpu", workers=1)
+    backends = [config.build(PluginContext(data_dir=rig.folder / "data")) for _ in range(3)]
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(3) as pool:
+        patch.setattr(rewriting, "run_seconds", run_seconds)
+        list(pool.map(OnnxBackend.open, backends))
+    assert rig.asked == 1
+    assert rig.alive == rig.kept(".onnx") * 3
+    assert sorted("graph: a step less" in backend.describe() for backend in backends) == [False, False, True]
+    assert [boxes(backend) for backend in backends] == [[[48, 24, 80, 40]]] * 3
+
+
+def test_who_may_not_measure_for_others_do_says_so(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rewriting, "alone", lambda: nullcontext(False))
+    assert rig.opened().describe().endswith("; graph as it is: other models were measured")
+    assert (rig.asked, rig.kept("*")) == (0, [])
+
+
+def test_a_device_that_stands_in_for_another_takes_what_was_kept_for_it(
+    open_rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = open_rig
+    rig.opened()
+    monkeypatch.setattr(opening, "start_kept", lambda *_: None)  # the one that was asked for has nothing, or is gone
+    backend = rig.opened()
+    assert (rig.alive, rig.asked) == (rig.kept(".onnx"), 0)
+    assert boxes(backend) == [[48, 24, 80, 40]]
+
+
+def test_what_a_killed_start_left_behind_goes_with_the_next_that_is_kept(rig: Rig) -> None:
+    folder = rig.folder / "data" / "graphs"
+    folder.mkdir(parents=True)
+    lost, written = folder / "a.onnx.7-1.part", folder / "b.onnx.8-1.part"
+    for path in (lost, written):
+        path.write_bytes(b"half a model")
+    os.utime(lost, (0, 0))
+    rig.opened()
+    assert rig.kept(".part") == [written]
 
 
 def _unlike(data: bytes) -> Rewritten:

@@ -155,6 +155,15 @@ def test_more_places_than_any_real_model_has_are_refused() -> None:
         rewrite(toy.data(*names))
 
 
+@pytest.mark.parametrize("value", [[1] * 65, "x" * 65, numpy_helper.from_array(np.ones(1, np.float32))])
+def test_attributes_that_would_be_copied_with_each_part_are_small(value: Any) -> None:
+    toy = Toy()
+    made = toy.conv(toy.input("image", (1, 8, 4, 4)), (32, 8, 1, 1), more=value)
+    toy.split(made, (16, 16), ("left", "right"))
+    with pytest.raises(CannotComposeError, match="attribute 'more'"):
+        rewrite(toy.data("left", "right"))
+
+
 def test_a_value_that_very_many_use_is_not_looked_at_once_for_each() -> None:
     toy = Toy()
     made = toy.conv(toy.input("image", (1, 8, 4, 4)), (32, 8, 1, 1))

@@ -74,11 +74,19 @@ def _without_the_last_activation(toy: Toy) -> None:
     toy.conv(toy.silu(toy.conv(grown(toy), (7, 5, 3, 3), **SAME)), (4, 7, 1, 1), to="out", kernel_shape=[1, 1])
 
 
+def _of_more_work_than_before(toy: Toy) -> None:
+    small = toy.input("small", ("b", 300, "h", "w"))
+    weights = [toy.weight(np.ones(shape, np.float32)) for shape in ((300, 1, 2, 2), (1,))]
+    mixed = toy.silu(toy.conv(toy.add("ConvTranspose", small, *weights, **GROWN), (300, 1, 3, 3), **SAME))
+    toy.silu(toy.conv(mixed, (4, 300, 1, 1), kernel_shape=[1, 1]), to="out")
+
+
 @pytest.mark.parametrize(
     "build",
     [
         _without_bias, _with_other_strides, _with_more_pixels_at_the_end, _mixed_without_padding, _mixed_from_afar,
         _used_elsewhere, _with_an_activation_between, _without_the_last_activation,
+        _of_more_work_than_before,
     ],
 )  # fmt: skip
 def test_what_is_not_quite_that_stays(build: Callable[[Toy], None]) -> None:

@@ -149,6 +149,13 @@ def _between_others(toy: Toy) -> None:
     toy.conv(both, (6, SMALL + 2 * LARGE, 1, 1), to="out")
 
 
+def _beside_very_many(toy: Toy) -> None:
+    small, _ = inputs(toy)
+    ones = toy.input("ones", ("b", 1, "H", "W"))
+    joined_to = toy.add("Concat", enlarge(toy, small), *[ones] * 16, axis=1)
+    toy.conv(joined_to, (SMALL, SMALL + 16, 1, 1), to="out")
+
+
 def _to_a_size(toy: Toy) -> None:
     small, _ = inputs(toy)
     none = toy.weight(np.zeros(0, np.float32))
@@ -160,6 +167,7 @@ def _to_a_size(toy: Toy) -> None:
     [
         _of_pixels_around, _cropped, _by_cubes, _made_smaller, _made_wider_and_lower, _of_more_channels_than_before,
         _used_elsewhere, _not_only_convolved, _of_unknown_channels, _between_others, _to_a_size,
+        _beside_very_many,
     ],
 )  # fmt: skip
 def test_what_is_not_quite_that_stays(build: Callable[[Toy], None]) -> None:
