@@ -9,6 +9,7 @@ from av.video.frame import PictureType, VideoFrame
 
 from pipeline.contracts.clock import Clock
 from pipeline.contracts.frame import FailedFrame, Picture
+from pipeline.contracts.source import REST_SHARE
 from sources._decoder import Decoder, HardwareLostError
 from sources._live import Plan
 from sources._live_kept import Kept
@@ -58,7 +59,7 @@ class LiveDecoding:
         clock: for how long it takes.
         undecoded: told what is left out.
         make: makes of a decoder's frame and its seconds what is given for it.
-        seconds: a time stamp in seconds; None where the stream has none.
+        seconds: a time stamp in seconds; None where the stream has none, and packets come with the time of arrival.
 
     Attributes:
         rest: whether it rests; told by the connection what the gate saw.
@@ -72,9 +73,9 @@ class LiveDecoding:
         undecoded: Undecoded,
         *,
         make: Callable[[VideoFrame, float], LiveFrame | FailedFrame],
-        seconds: Callable[[int | None], float | None],
+        seconds: Callable[[int | None], float | None] | None,
     ) -> None:
-        self.rest = Rest(plan.rest_keepalive_s, plan.stall_timeout_s / 2)
+        self.rest = Rest(plan.rest_keepalive_s, plan.stall_timeout_s * REST_SHARE)
         self._asked_to_rest = plan.rest_keepalive_s is not None
         self._decoder = decoder
         self._shown = plan.shown
@@ -95,13 +96,12 @@ class LiveDecoding:
             return f"{self._skipping.mode.value}: {self.rest.why_not}"
         return self._skipping.mode.value
 
-    def step(self, packet: "Packet[VideoStream]", at_s: float | None, *, stamped: bool) -> Step:
+    def step(self, packet: "Packet[VideoStream]", at_s: float | None) -> Step:
         """What to do with the next packet; one that is kept or left out is done with.
 
         Args:
             packet: of the video, not empty.
             at_s: its time in seconds.
-            stamped: whether that is the stream's own, and not the time of its arrival.
         """
         wanted = self._wants(packet, at_s)
         if packet.is_keyframe or self._skipping.mode is Decode.KEYFRAMES:
@@ -112,7 +112,7 @@ class LiveDecoding:
         elif not wanted:
             step = Step.LEAVE_OUT
         else:
-            step = self._rested(packet, at_s if stamped else None)
+            step = self._rested(packet, None if self._seconds is None else at_s)
         if step is Step.KEEP:
             self._kept.add(packet)
         elif step is Step.LEAVE_OUT:
@@ -261,6 +261,6 @@ class LiveDecoding:
             self._good_start = True
         made = self._make(frame, decode_s)
         if not self.rest.resting:
-            at_s = self._seconds(frame.pts)
-            self._skipping.decoded(self._clock.monotonic() if at_s is None else at_s, frame.pict_type == PictureType.B)
+            at_s = self._clock.monotonic() if self._seconds is None else self._seconds(frame.pts)
+            self._skipping.decoded(at_s, frame.pict_type == PictureType.B)
         return made

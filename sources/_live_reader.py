@@ -11,6 +11,7 @@ from pipeline.contracts.clock import Clock
 from pipeline.contracts.errors import SourceErrorCode, TransientError
 from pipeline.contracts.frame import FailedFrame
 from pipeline.contracts.packets import PacketRing
+from pipeline.contracts.source import REST_SHARE
 from sources._decoder import Decoder, FellBack, unheard
 from sources._live import Plan
 from sources._live_errors import as_error, closed, no_picture
@@ -60,16 +61,21 @@ class Connection:
             self._container.close()
             raise
         self._streams = [self._stream, *(self._container.streams.audio[:1] if ring.wants_audio else ())]
-        self._tap = Tap(ring, self._streams, stamped=self._container.format.name not in _WITHOUT_TIME_STAMPS)
+        self._stamped = self._container.format.name not in _WITHOUT_TIME_STAMPS
+        self._tap = Tap(ring, self._streams, stamped=self._stamped)
         self._decoding = LiveDecoding(
-            self._decoder, plan, clock, self._undecoded, make=self._frame, seconds=self._seconds
+            self._decoder,
+            plan,
+            clock,
+            self._undecoded,
+            make=self._frame,
+            seconds=self._seconds if self._stamped else None,
         )
         self._given_s: float | None = None  # the time stamp of the frame that was given last
         self._camera_minus_raw_s: float | None = None
         self._frames = 0
         self._packets_since_frame = 0
-        self._last_frame_at_s = clock.monotonic()
-        self._stamped = self._container.format.name not in _WITHOUT_TIME_STAMPS
+        self._last_frame_at_s = self._last_kept_at_s = clock.monotonic()
         self._pace = Pace() if self._container.format.name == "hls" else None
         self._rate = Rate()
         base = self._stream.time_base
@@ -133,13 +139,15 @@ class Connection:
             self._tap.put(packet, now_s)
             if packet.stream_index != self._stream.index:
                 continue
-            self._packets_since_frame += 1
             raw_s = self._seconds(packet.pts)
             self._note_camera_time(packet, raw_s)
             self._rate.passed(now_s, keyframe=packet.is_keyframe)
-            step = self._decoding.step(packet, raw_s if self._stamped else now_s, stamped=self._stamped)
+            step = self._decoding.step(packet, raw_s if self._stamped else now_s)
+            if step is Step.KEEP:
+                self._last_kept_at_s = now_s
             if step in (Step.LEAVE_OUT, Step.KEEP):
                 continue
+            self._packets_since_frame += 1
             if self._pace is not None and not self._pace.wait(raw_s, self._clock, stop):
                 return
             yield from self._decoding.decode(packet, step)
@@ -181,8 +189,11 @@ class Connection:
             self._camera_minus_raw_s = wall_us / 1e6 - raw_s
 
     def _check_for_stall(self, now_s: float) -> None:
-        if now_s - self._last_frame_at_s > self._limit_s():
-            raise self._no_picture(self._limit_s())
+        limit_s = self._limit_s()
+        # At rest the last picture is older though all is well: the network may stutter as long as else.
+        well_until_s = min(self._last_kept_at_s, self._last_frame_at_s + REST_SHARE * limit_s)
+        if now_s - max(self._last_frame_at_s, well_until_s) > limit_s:
+            raise self._no_picture(limit_s)
 
     def _limit_s(self) -> float:
         return self._plan.stall_timeout_s if self._frames else self._plan.first_frame_timeout_s

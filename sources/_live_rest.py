@@ -52,6 +52,7 @@ class Rest:
         self._longest_gap_s = _SLACK * min(longest_gap_s, longest_gap_s if keepalive_s is None else keepalive_s)
         self._growth = Growth()
         self._last_key_s: float | None = None
+        self._leads = False  # whether all since it were shown before it
         self._key_gaps_s: deque[float] = deque(maxlen=_GAPS)
         self._still = False
         self._due_s: float | None = None
@@ -127,7 +128,7 @@ class Rest:
                 self.begin_again()
             else:
                 self._note_gap(gap_s)
-        self._last_key_s = at_s
+        self._last_key_s, self._leads = at_s, True
         self._growth.takes(size_bytes, is_keyframe=True)
         self.resting = (
             self._still
@@ -163,4 +164,7 @@ class Rest:
         since_key_s = at_s - self._last_key_s
         if since_key_s > self._longest_gap_s:
             return f"its keyframes are more than {self._longest_gap_s:.1f} s apart"
-        return "its time stamps jump" if since_key_s < -self._longest_gap_s else None
+        # Those that are shown before it come first, behind it.
+        self._leads = self._leads and since_key_s <= 0
+        jumped = since_key_s < (-self._longest_gap_s if self._leads else 0)
+        return "its time stamps jump" if jumped else None

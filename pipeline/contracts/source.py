@@ -67,16 +67,24 @@ class Described(Protocol):
         ...
 
 
+REST_SHARE = 0.5
+"""A frame comes in every such share of `stall_timeout_s` also from a source that rests: only that much later is one
+missed."""
+
+
 @runtime_checkable
 class Resting(Protocol):
     """A live source that gives fewer frames while nothing moves: `[sources.NAME.motion] decode = "keyframes"`.
 
-    Its config says `can_rest`. What it leaves out it counts as `Sparing`.
+    Its config says `can_rest`. What it leaves out it counts as `Sparing`. It gives one as often as `REST_SHARE` says.
     """
 
     @property
     def resting(self) -> bool:
-        """Whether most frames before the one that was yielded last were left out, so that `stride` does not apply."""
+        """Whether most frames before the one that was yielded last were left out, so that `stride` does not apply.
+
+        Called from any thread, must not block.
+        """
         ...
 
     def rest(self, for_s: float) -> None:

@@ -7,6 +7,7 @@ from pipeline.contracts.event import SourceEvent
 from pipeline.contracts.frame import FailedFrame, Frame
 from pipeline.contracts.ids import new_id
 from pipeline.contracts.scene import ContentState
+from pipeline.contracts.source import REST_SHARE
 from pipeline.runtime.context import Surroundings
 from pipeline.runtime.route import Route
 from pipeline.telemetry.readings import SourceReading, SourceState
@@ -97,10 +98,12 @@ class Condition:
         self._tell("state", SourceState.FAILED.value, error)
         return SourceState.FAILED
 
-    def check_silence(self) -> None:
+    def check_silence(self, *, resting: bool) -> None:
         """Take it for lost when there was no frame for too long and it has not noticed itself."""
+        if self._silence_s is None or self.state is not SourceState.RUNNING:
+            return
         silent_s = self._clock.monotonic() - self._heard_at
-        if self._silence_s is None or self.state is not SourceState.RUNNING or silent_s < self._silence_s + 0.5:
+        if silent_s < self._silence_s * (1 + REST_SHARE if resting else 1) + 0.5:
             return
         self._go_down(TransientError(f"no frame for {silent_s:.1f} s", code=SourceErrorCode.STALLED), 0.0)
 

@@ -142,7 +142,7 @@ class SourceRunner:
 
     def check_silence(self) -> None:
         """Take a live source for lost that has not given a frame for too long and has not noticed; main thread."""
-        self._condition.check_silence()
+        self._condition.check_silence(resting=self._resting is not None and self._resting.resting)
 
     def tell_if_away(self) -> None:
         """Let the sinks know that nothing comes for a while, once all that came was delivered; main thread."""

@@ -3,7 +3,7 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.runtime.ledger import FrameOutcome, Ledger, Page, ResultOutcome
+from pipeline.runtime.ledger import FrameOutcome, Ledger, Page, ResultOutcome, telling
 
 
 def test_a_frame_that_got_lost_shows_after_the_drain() -> None:
@@ -100,3 +100,20 @@ def test_whoever_settles_the_last_frame_tells() -> None:
     assert told == []
     page.settle(FrameOutcome.INFERRED)
     assert told == [0]
+
+
+def test_it_is_told_only_while_somebody_waits_for_it() -> None:
+    told: list[str] = []
+    pages = [Page("gate", FrameOutcome), Page("yard", FrameOutcome)]
+
+    def one_frame_each() -> None:
+        for page in pages:
+            page.enter()
+            page.settle(FrameOutcome.INFERRED)
+
+    one_frame_each()
+    with telling(pages, lambda: told.append("settled")):
+        one_frame_each()
+    assert told == ["settled", "settled"]
+    one_frame_each()
+    assert told == ["settled", "settled"]

@@ -168,6 +168,16 @@ def test_time_stamps_that_jump_end_the_rest_until_the_rhythm_is_known_again(jump
     assert Step.ALONE in of.play(2 * GOP, jump_s=jump_s)
 
 
+def test_a_small_jump_back_ends_the_rest_too_and_what_is_shown_before_its_keyframe_does_not() -> None:
+    of = camera().at_rest()
+    assert of.play(1) == [Step.ALONE]
+    key_s = (of.number - 1) / FPS
+    assert [of.rest.takes(500, key_s - ago_s, is_keyframe=False) for ago_s in (0.2, 0.1)] == [Step.KEEP] * 2
+    of.play(5)
+    assert of.rest.takes(2000, key_s - 0.1, is_keyframe=False) is Step.WAKE  # what it builds on is not "before" it
+    assert of.rest.why_not == "its time stamps jump"
+
+
 def test_keyframes_with_the_same_time_stamp_begin_the_rhythm_anew() -> None:
     of = camera().at_rest()
     of.number -= GOP

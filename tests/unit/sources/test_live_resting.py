@@ -14,8 +14,9 @@ from live_plan import plan
 from still_scene import ENCODERS, FPS, GOP, encoded, scene
 
 from pipeline.analytics.motion import MotionGate
-from pipeline.contracts.errors import TransientError
-from pipeline.contracts.frame import FailedFrame
+from pipeline.contracts.clock import SystemClock
+from pipeline.contracts.errors import SourceErrorCode, TransientError
+from pipeline.contracts.frame import FailedFrame, Frame
 from pipeline.contracts.scene import MotionConfig
 from pipeline.contracts.source import Resting, Sparing
 from pipeline.runtime.sampling import Sampler
@@ -190,6 +191,46 @@ def test_it_does_not_rest_where_nobody_asked(clips: dict[str, Path]) -> None:
     seen = watch(source(clips["plain"], keepalive_s=None))
     assert (seen.resting_s, seen.source.skipped_frames) == ([], 0)
     assert set(seen.decoding) == {"all"}
+
+
+class HeldUp(SystemClock):
+    """After some more looks at it, it leaps ahead, and again after as many more."""
+
+    looks = 4  # behind the next frame, or four that are kept
+    is_on, looked = False, 0
+
+    def __init__(self, *leaps_s: float) -> None:
+        self.leaps_s = leaps_s
+
+    def monotonic(self) -> float:
+        self.looked += self.is_on
+        return super().monotonic() + sum(self.leaps_s[: self.looked // (self.looks + 1)])
+
+
+@pytest.mark.parametrize(
+    ("resting", "leaps_s", "stalls"),
+    [(False, [5.5], True), (True, [5.5], True), (True, [4.0, 4.0], True), (True, [3.5, 3.5], False)],
+    ids=str,
+)
+def test_what_rests_may_be_held_up_as_long_as_all_else_and_what_was_kept_is_no_data_that_cannot_be_decoded(
+    clips: dict[str, Path], resting: bool, leaps_s: list[float], stalls: bool
+) -> None:
+    """5 s is the limit, and half as much is what rests without a picture."""
+    clock, gate = HeldUp(*leaps_s), MotionGate(MotionConfig(keepalive_s=3.0))
+    of = LiveSource(replace(plan(clips["plain"]), rest_keepalive_s=3.0), PluginContext(clock=clock))
+
+    def read() -> None:
+        for item in of.frames(threading.Event()):
+            assert isinstance(item, Frame)
+            gate.passes(item)
+            of.rest(gate.still_s)
+            clock.is_on = clock.is_on or of.resting is resting
+
+    with pytest.raises(TransientError) as caught:
+        read()
+    assert clock.looked > clock.looks * len(leaps_s)
+    assert (caught.value.code is SourceErrorCode.STALLED) is stalls
+    assert ("no picture for 5 s" in str(caught.value)) is stalls
 
 
 def altered(original: Path, path: Path, change: Callable[[int, bytearray], bool]) -> Path:
