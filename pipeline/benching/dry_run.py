@@ -133,6 +133,7 @@ def _stages(named: dict[str, SourceConfig], folder: Path, look_s: float, notes: 
             make_clip(clips[key], size, fps, codec)
         notes.append(
             f"source {name}: a made-up clip of {size.width}x{size.height} at {fps:g} frames/s stands in: {why}"
+            + "; decoding is told of the camera itself" * (decode_s is not None)
         )
         changed = fast_file(clips[key], config)
         yield Stage(name, changed, fps, _rate(config, fps), decode_s, why, clips[key])
@@ -173,6 +174,7 @@ def _look(
     stop, counted = threading.Event(), 0
     began_at = cpu_s = 0.0
     frame: Frame | None = None
+    first_pts_s: float | None = None
     try:
         source = config.model_copy(update={"max_fps": None, "stride": 1}).build(DryContext(name, folder))
         with closing(source.frames(stop)) as items:  # type: ignore[type-var]
@@ -181,7 +183,7 @@ def _look(
                     continue
                 now_s = time.monotonic()
                 if frame is None:
-                    began_at, cpu_s = now_s, time.process_time()
+                    began_at, cpu_s, first_pts_s = now_s, time.process_time(), item.pts_s
                 frame, counted = item, counted + 1
                 if now_s - began_at > look_s:
                     break
@@ -191,8 +193,18 @@ def _look(
         return str(error)
     if frame is None or counted < 3:
         return "it gave no pictures"
-    fps = (counted - 1) / lasted_s
-    return frame.picture.size, round(fps, 1), codec, cpu_s / (counted - 1)
+    shown_s = _shown_s(first_pts_s, frame.pts_s, lasted_s)
+    return frame.picture.size, round((counted - 1) / shown_s, 1), codec, cpu_s / (counted - 1)
+
+
+def _shown_s(first_pts_s: float | None, last_pts_s: float | None, lasted_s: float) -> float:
+    """How long a camera took for the frames that came within `lasted_s`, by its own time stamps where they can be true.
+
+    The first frames were held back until the stream was known, and come at once: by their arrival 30 frames/s are 38.
+    """
+    if first_pts_s is None or last_pts_s is None or not lasted_s / 2 < last_pts_s - first_pts_s < 2 * lasted_s:
+        return lasted_s
+    return last_pts_s - first_pts_s
 
 
 def _sinks(settings: Settings, sources: frozenset[str], folder: Path, notes: list[str]) -> dict[str, SinkConfig]:

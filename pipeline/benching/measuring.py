@@ -100,9 +100,9 @@ def bench(settings: Settings, seconds: float, say: Say) -> Measured:
         say("measuring each stage ...")
         stages = measure(dry, folder, seconds * 0.25)
         full = run_for(dry.settings, seconds * 0.2, lambda: say("running all of it at full speed ..."))
-        costs = costs_of(dry, stages, full)
+        alone = costs_of(dry, stages, full)
         rate = sum(stage.rate for stage in dry.stages) / len(dry.stages)
-        costs = _in_life(dry, costs, rate, folder, seconds * 0.1)
+        costs = _in_life(dry, alone, rate, folder, seconds * 0.1)
         carried = tuple((each, cameras(costs, each)) for each in rates(costs, round(rate, 2)))
         proof = _prove(dry, carried[0], folder, seconds * 0.2, say)
         if (
@@ -110,7 +110,8 @@ def bench(settings: Settings, seconds: float, say: Say) -> Measured:
         ):  # what really ran is right: all that was predicted shrinks alike
             carried = corrected(carried, proof[-1].cameras if proof[-1].carried else 0)
         live = any(isinstance(settings.sources[stage.name], LiveSourceConfig) for stage in dry.stages)
-        load = sum(camera_cores(_of_stage(costs, each), each.rate) for each in dry.stages) if live else None
+        in_life_s = costs.decode_s - alone.decode_s
+        load = sum(camera_cores(_of_stage(costs, each, in_life_s), each.rate) for each in dry.stages) if live else None
         facts = facts_of(settings, dry, stages, live=live)
         return Measured(
             machine=machine(),
@@ -131,10 +132,12 @@ def costs_of(dry: Dry, stages: Stages, full: Ran) -> Costs:
     """The average camera and frame."""
     decoded = stages.decoded
     decode_s = sum(each.stage.live_decode_s or each.cpu_s for each in decoded) / len(decoded)
-    frame_s = full.cpu_s / max(1, full.inferred)
+    # At full speed clips stand in for cameras, whose own pictures may cost several times as much to decode.
+    clips_s = sum(each.cpu_s for each in decoded) / len(decoded)
+    frame_s = max(decode_s, full.cpu_s / max(1, full.inferred) + decode_s - clips_s)
     model = stages.modelled
     shares = [
-        Share("decode", sum(each.cpu_s for each in decoded) / len(decoded)),
+        Share("decode", decode_s),
         Share("shrink", sum(each.shrink_s for each in model) / len(model)),
         Share("infer", sum(max(0.0, each.cpu_s - each.shrink_s - each.read_s) for each in model) / len(model)),
         Share("read", sum(each.read_s for each in model) / len(model)),
@@ -160,8 +163,10 @@ def _in_life(dry: Dry, costs: Costs, rate: float, folder: Path, seconds: float) 
     return replace(costs, decode_s=decode_s, frame_s=costs.frame_s + decode_s - costs.decode_s)
 
 
-def _of_stage(costs: Costs, stage: Stage) -> Costs:
-    return replace(costs, fps=stage.fps, decode_s=stage.live_decode_s or costs.decode_s)
+def _of_stage(costs: Costs, stage: Stage, in_life_s: float) -> Costs:
+    """With this camera's own rate and decoding in place of the average, and what life adds to that."""
+    decode_s = costs.decode_s if stage.live_decode_s is None else stage.live_decode_s + in_life_s
+    return replace(costs, fps=stage.fps, decode_s=decode_s, frame_s=costs.frame_s + decode_s - costs.decode_s)
 
 
 def facts_of(settings: Settings, dry: Dry, stages: Stages, *, live: bool) -> Facts:
