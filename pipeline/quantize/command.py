@@ -30,7 +30,7 @@ def quantize(model: str, *, max_loss: float | None, **options: Any) -> int:
 
     It is calibrated on your own pictures, prepared as the pipeline does it. Without --labels every third is held out,
     and the cost is how far the twin agrees with the float model on these. With --labels it is average precision on the
-    labelled pictures; it is calibrated on the others, or on the same where there are no others. The first and last
+    labelled pictures; it is calibrated on the others, or on all where there are fewer than 8 others. The first and last
     layers stay float, more of them where the loss demands it.
 
     Exit code 0: written; 1: it lost more than --max-loss and was not written; 78: it cannot be done.

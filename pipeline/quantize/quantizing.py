@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +33,9 @@ MAX_LOSS = {"AP": 0.02, "agreement": 0.05}
 
 HELD_BYTES = 256 * 2**20
 """Held-out pictures are kept while they are judged: of large ones fewer."""
+
+ENOUGH = 8
+"""Fewer pictures without labels are not all that a model is calibrated on: they may be the empty ones of a data set."""
 
 RACERS = 8
 """So many pictures are enough for the speed."""
@@ -100,6 +103,7 @@ class _Work:
         self._description = described(model, order)
         self._labelled = self._labels()
         self._judged_on_its_own = False  # what it is calibrated on is what judges it
+        self._others = 0  # pictures without labels, counted up to `ENOUGH`
         self._float = graph.prepare(model, folder)
 
     def done(self) -> Outcome:
@@ -117,7 +121,10 @@ class _Work:
         size = _sizes(sizes)
         judges = f"{len(held)} more, held out, judge it"
         if self._labelled:
-            same = "these among them: there are no others" if self._judged_on_its_own else "none of these among them"
+            same = "none of these among them"
+            if self._judged_on_its_own:
+                too_few = f"too few others ({self._others})" if self._others else "no others"
+                same = f"these among them: there are {too_few}"
             judges = f"{len(self._labelled)} labelled ones judge it, {same}"
         say(f"calibrated  {pictures} picture{'s' * (pictures != 1)} at {size}, {order.method}; {judges}")
         with closing(opened(self._model, self._keys, self._folder)) as before:
@@ -177,15 +184,15 @@ class _Work:
         return watch.ranges(order.method), list(sizes), held, watch.pictures
 
     def _pictures(self) -> Iterator[Frame]:
-        """What is there to calibrate on, and to hold out; what labels judge only where there is nothing else."""
+        """What is there to calibrate on, and to hold out; what labels judge only where hardly anything else is."""
         order = self._order
         if not self._labelled:
             return pictures_of(order.pictures, order.frames + order.frames // (EVERY - 1), self._folder)
         labelled = [each.path for each in self._labelled]
-        others = pictures_of(order.pictures, order.frames, self._folder, besides=labelled)
-        first = next(others, None)
-        if first is not None:
-            return chain([first], others)
+        enough = min(ENOUGH, order.frames)
+        self._others = sum(1 for _ in pictures_of(order.pictures, enough, self._folder, besides=labelled))
+        if self._others == enough:
+            return pictures_of(order.pictures, order.frames, self._folder, besides=labelled)
         self._judged_on_its_own = True
         return pictures_of(order.pictures, order.frames, self._folder)
 

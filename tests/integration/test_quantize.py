@@ -85,7 +85,12 @@ def test_what_labels_judge_is_not_calibrated_on_unless_there_is_nothing_else(wor
     ask = ("quantize", model.name, "--calibrate", "photos", "--labels", labels.name, "--max-loss", "1")
     for labelled, words in (
         (range(0, 12, 3), "8 pictures at 64x64, percentile; 4 labelled ones judge it, none of these among them"),
-        (range(12), "12 pictures at 64x64, percentile; 12 labelled ones judge it, these among them"),
+        (
+            range(12),
+            "12 pictures at 64x64, percentile; 12 labelled ones judge it, these among them: there are no others",
+        ),
+        # Those without labels may be what nothing is in: no model is calibrated on a handful of these alone.
+        (range(11), "12 pictures at 64x64, percentile; 11 labelled ones judge it, these among them: there are too few"),
     ):
         tree = {
             "images": [{"id": number, "file_name": f"{number:02}.png"} for number in labelled],
