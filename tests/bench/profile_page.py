@@ -57,6 +57,17 @@ WHY = {
 }
 """What each function that may be over `TOLD_RATIO` does, and why it must be."""
 
+LARGE_PACKAGE_RATIO = 0.02
+"""A package over this share of the run is explained as a whole: small functions add up."""
+
+WHY_PACKAGE = {
+    "pipeline/models": "what every model needs: planes into its input, boxes out of its raw output, NMS. It is NumPy's "
+    "part of the first table and the calls around it; the limit does the same, with the same NumPy",
+    "pipeline/runtime": "what Penstock is, and the limit has not: a frame is counted and timed, may be dropped or "
+    "fail, and each stage can be stopped and exchanged. Two hand-overs between threads, where the limit has one; "
+    "besides waking a thread no step of it is large",
+}
+"""What each package that may be over `LARGE_PACKAGE_RATIO` does, and why it must be."""
 
 ABOUT_FUNCTIONS = (
     "What a function of Penstock calls elsewhere (NumPy, `threading`, `json`) counts for it. Shares are of the time in",
@@ -166,23 +177,29 @@ def _functions(spent: Spent, whole: int) -> list[str]:
     return [
         f"{held} samples; interpreter and NumPy together: {ms:.2f} ms a frame, {_percent(of_run)} of the run.",
         "",
-        "| package | of the lock's time | ms a frame | of the run |",
-        "|---|---|---|---|",
-        *(f"| {name} | {_share(count / held, ms, of_run)} |" for name, count in packages.most_common()),
+        f"Explained: packages over {_percent(LARGE_PACKAGE_RATIO)} of the run, functions over {_percent(TOLD_RATIO)}.",
+        "",
+        "| package | of the lock's time | ms a frame | of the run | what it does, and why |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {name} | {_share(count / held, ms, of_run)} | "
+            f"{_why(WHY_PACKAGE, name, count / held * of_run > LARGE_PACKAGE_RATIO)} |"
+            for name, count in packages.most_common()
+        ),
         "",
         "| function | of the lock's time | ms a frame | of the run | what it does, and why |",
         "|---|---|---|---|---|",
         *(
             f"| `{function.name}` ({_package(function.file)}) | {_share(count / held, ms, of_run)} | "
-            f"{_why(function, count / held * of_run)} |"
+            f"{_why(WHY, function.name, count / held * of_run > TOLD_RATIO)} |"
             for function, count in told
         ),
         f"| all others | {_share(rest / held, ms, of_run)} | each under {_percent(TOLD_RATIO / 5)} |",
     ]
 
 
-def _why(function: Function, of_run: float) -> str:
-    return WHY.get(function.name, "**not explained**" if of_run > TOLD_RATIO else "")
+def _why(known: Mapping[str, str], name: str, large: bool) -> str:
+    return known.get(name, "**not explained**" if large else "")
 
 
 def _by_part(samples: Mapping[str, int]) -> Counter[str]:

@@ -95,6 +95,16 @@ def test_a_large_function_of_which_nobody_says_why_is_shown_as_such() -> None:
     assert row(text, "`LaneQueue._append`")[3].startswith("hands a frame")
 
 
+def test_a_large_package_is_explained_as_a_whole_or_shown_as_not_explained() -> None:
+    this = spent()
+    small = [Function(f"small{number}", "pipeline/new/all.py") for number in range(20)]
+    this.functions = Counter({(RUN, each): 2 for each in small} | {(RUN, READ): 60, (RUN, APPEND): 5})
+    text = page(this, FACTS)
+    assert row(text, "pipeline/new")[3] == "**not explained**"
+    assert row(text, "`small0`")[3] == ""
+    assert row(text, "pipeline/models")[3].startswith("what every model needs")
+
+
 def test_only_calls_over_the_limit_have_a_row_and_the_rest_is_summed_up() -> None:
     text = page(spent(), FACTS)
     assert row(text, "copying and clearing | ONNX Runtime")[1:3] == ["0.16", "1.6 %"]
