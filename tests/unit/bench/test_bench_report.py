@@ -81,7 +81,7 @@ def test_a_curve_says_where_it_bends() -> None:
     page = markdown(report(curve={"cameras": [point(16, 1.0), point(32, 0.8)], "files": files}))
 
     assert "It bends at 32 cameras" in page
-    assert "(40 frames)" in page
+    assert "40 frames were dropped by queues" in page
 
 
 def test_a_curve_without_a_bend_says_so() -> None:
