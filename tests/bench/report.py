@@ -245,7 +245,7 @@ def _curve(found: Sample) -> str:
         rows.append(
             f"\nIt bends at {bend['cameras']} cameras: it takes {bend['cores']:.2f} cores, the cameras' server and "
             f"the system {bend['others_cores']:.2f}, {whole:.2f} in all. Of what is not served {dropped(bend)} frames "
-            "were dropped by queues; the others were not even decoded: they back up in the network, and ages, which count "
-            "from decoding, do not tell it."
+            "were dropped by queues; the others were not even decoded: they back up in the network, and ages, which "
+            "count from decoding, do not tell it."
         )
     return "\n".join(rows)
