@@ -4,7 +4,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.models.graph_bytes import PIXELS, add_bytes
-from pipeline.models.graph_nodes import OLDEST_OPSET, PREFIX, CannotComposeError, Nodes, TensorSpec, value_of
+from pipeline.models.graph_nodes import (
+    CannotComposeError,
+    Nodes,
+    TensorSpec,
+    opset_of,
+    refuse_our_names,
+    value_of,
+)
 from pipeline.models.graph_picks import add_picks
 from pipeline.models.graph_planes import PlanesIn, SlotOut, add_planes
 from pipeline.models.onnx_file import MAX_BYTES
@@ -84,13 +91,10 @@ def _front(
 
 def _refuse(data: bytes, found: "onnx.ModelProto", model: "ModelDescription") -> int:
     """The model's operator set, if it can be added to."""
-    opset = next((o.version for o in found.opset_import if o.domain in {"", "ai.onnx"}), 0)
-    if opset < OLDEST_OPSET:
-        raise CannotComposeError(f"its operator set {opset} is older than {OLDEST_OPSET}")
+    opset = opset_of(found)
     if model.file.external_files:
         raise CannotComposeError("its weights lie in other files")
-    if PREFIX.encode() in data:  # wherever the format lets names hide: inner graphs, functions
-        raise CannotComposeError(f"it has names that begin with {PREFIX!r}")
+    refuse_our_names(data)
     return opset
 
 

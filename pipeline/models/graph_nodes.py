@@ -25,6 +25,28 @@ class CannotComposeError(ValueError):
     """What was asked for cannot be put into a graph; says why, in a few words for people."""
 
 
+def opset_of(model: "onnx.ModelProto") -> int:
+    """The version of a model's standard operators.
+
+    Raises:
+        CannotComposeError: it is too old.
+    """
+    opset = next((o.version for o in model.opset_import if o.domain in {"", "ai.onnx"}), 0)
+    if opset < OLDEST_OPSET:
+        raise CannotComposeError(f"its operator set {opset} is older than {OLDEST_OPSET}")
+    return opset
+
+
+def refuse_our_names(data: bytes) -> None:
+    """What is put into a model must not meet names that are there already, wherever the format lets names hide.
+
+    Raises:
+        CannotComposeError: inner graphs and functions included, there is one.
+    """
+    if PREFIX.encode() in data:
+        raise CannotComposeError(f"it has names that begin with {PREFIX!r}")
+
+
 class TensorSpec(NamedTuple):
     """An input or output of a graph.
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from pipeline.models.graph_nodes import OLDEST_OPSET, PREFIX, CannotComposeError
+from pipeline.models.graph_nodes import CannotComposeError, opset_of, refuse_our_names
 from pipeline.models.graph_rewrite_focus import fold_focus
 from pipeline.models.graph_rewrite_masks import enlarge_last
 from pipeline.models.graph_rewrite_net import Net
@@ -95,11 +95,8 @@ def rewrite(data: bytes, *, only: Iterable[str] = tuple(REWRITES)) -> Rewritten:
 
 def _refuse(data: bytes, found: "onnx.ModelProto") -> int:
     """The model's operator set, if its graph can be changed."""
-    opset = next((o.version for o in found.opset_import if o.domain in {"", "ai.onnx"}), 0)
-    if opset < OLDEST_OPSET:
-        raise CannotComposeError(f"its operator set {opset} is older than {OLDEST_OPSET}")
+    opset = opset_of(found)
     if found.training_info:
         raise CannotComposeError("it can be trained")
-    if PREFIX.encode() in data:  # wherever the format lets names hide: inner graphs, functions
-        raise CannotComposeError(f"it has names that begin with {PREFIX!r}")
+    refuse_our_names(data)
     return opset

@@ -9,6 +9,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from pipeline.models.graph_rewrite import rewrite
+
 Array = npt.NDArray[Any]
 Dim = int | str
 
@@ -85,3 +87,8 @@ def answers(data: bytes, feeds: Mapping[str, Array]) -> list[Array]:
 def operators(data: bytes) -> list[str]:
     """The operators of a graph's nodes, in their order, without constants."""
     return [node.op_type for node in onnx.load_from_string(data).graph.node if node.op_type != "Constant"]
+
+
+def stays(data: bytes) -> bool:
+    """Whether there is nothing to rewrite: the very same object comes back."""
+    return rewrite(data).data is data

@@ -72,6 +72,17 @@ def off(data: bytes, by: float) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def of_open_sides(folder: Path) -> Path:
+    """A detector that takes any number of pictures of any size."""
+    return detector(
+        folder / "open.onnx",
+        {"out": yolov8_output((32, 32, 16, 8, 0, 0.9), rows=cells(640, 640))},
+        image=("batch", 3, "h", "w"),
+        shapes={"out": ("batch", 6, "cells")},
+        metadata={"names": CARS},
+    )
+
+
 @dataclass
 class Rig:
     """What is rewritten here, how the race goes, and which models were loaded."""
@@ -381,13 +392,7 @@ def test_a_folder_that_cannot_be_written_costs_only_the_next_start(rig: Rig) -> 
 
 
 def test_both_are_compared_in_every_shape_that_frames_will_give(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    rig.model = detector(
-        rig.folder / "open.onnx",
-        {"out": yolov8_output((32, 32, 16, 8, 0, 0.9), rows=cells(640, 640))},
-        image=("batch", 3, "h", "w"),
-        shapes={"out": ("batch", 6, "cells")},
-        metadata={"names": CARS},
-    )
+    rig.model = of_open_sides(rig.folder)
     fed: list[list[tuple[int, ...]]] = []
     real = rewrite_check.difference
 
@@ -409,13 +414,7 @@ def test_both_are_compared_in_every_shape_that_frames_will_give(rig: Rig, monkey
 
 
 def test_a_model_that_is_wrong_in_one_shape_only_is_not_run(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    rig.model = detector(
-        rig.folder / "open.onnx",
-        {"out": yolov8_output((32, 32, 16, 8, 0, 0.9), rows=cells(640, 640))},
-        image=("batch", 3, "h", "w"),
-        shapes={"out": ("batch", 6, "cells")},
-        metadata={"names": CARS},
-    )
+    rig.model = of_open_sides(rig.folder)
 
     def only_wide(data: bytes) -> Rewritten:
         """Its answers depend on the height of the input: right for 384 only."""

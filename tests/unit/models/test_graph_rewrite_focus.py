@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import TensorProto
-from toy_graphs import Toy, answers, operators
+from toy_graphs import Toy, answers, operators, stays
 
 from pipeline.models.graph_rewrite import rewrite
 
@@ -137,8 +137,7 @@ def _with_weights_that_are_fed(toy: Toy) -> None:
 def test_what_is_not_quite_that_stays(build: Callable[[Toy], None]) -> None:
     toy = Toy()
     build(toy)
-    data = toy.data("out")
-    assert rewrite(data).data is data
+    assert stays(toy.data("out"))
 
 
 def test_half_precision_stays_for_its_sums_would_be_rounded_otherwise() -> None:
@@ -146,8 +145,7 @@ def test_half_precision_stays_for_its_sums_would_be_rounded_otherwise() -> None:
     image = toy.input("image", (1, 3, 24, 36), TensorProto.FLOAT16)
     parts = toy.add("Concat", *(part(toy, image, offset) for offset in YOLOX), axis=1)
     toy.add("Conv", parts, toy.weight(np.ones((8, 12, 3, 3), np.float16)), to="out")
-    data = toy.data("out", element=TensorProto.FLOAT16)
-    assert rewrite(data).data is data
+    assert stays(toy.data("out", element=TensorProto.FLOAT16))
 
 
 def test_a_part_that_someone_else_uses_stays_for_them() -> None:

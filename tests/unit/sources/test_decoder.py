@@ -10,6 +10,7 @@ import av
 import pytest
 from av.codec.context import CodecContext
 from fake_hardware import FakeHardware, installed
+from live_plan import plan
 from media import file_source, moving, read, turned, video
 from pydantic import ValidationError
 
@@ -185,19 +186,6 @@ def test_what_nobody_wants_is_not_decoded_by_a_device_either(clip: Path, rig: Fa
     assert "NONREF" in rig.contexts[0].asked
 
 
-def live(path: Path, wish: str = "auto") -> Plan:
-    return Plan(
-        address=path,
-        shown="clip",
-        transport="file",
-        open_timeout_s=5,
-        first_frame_timeout_s=5,
-        stall_timeout_s=5,
-        decoding=Decoding(wish, 1, 10**8, low_delay=True),
-        on_corrupt="flag",
-    )
-
-
 def watched(plan: Plan, context: PluginContext) -> tuple[list[LiveFrame | FailedFrame], list[Any]]:
     """All that a connection gives, and what it says decodes after each of it."""
     items: list[LiveFrame | FailedFrame] = []
@@ -216,7 +204,7 @@ def test_a_camera_is_decoded_on_the_device_and_its_session_ends_with_the_connect
     clip: Path, rig: FakeHardware
 ) -> None:
     context = PluginContext()
-    items, decoders = watched(live(clip), context)
+    items, decoders = watched(plan(clip, decode="auto"), context)
     assert {type(item.take_picture()) for item in items if isinstance(item, LiveFrame)} == {DevicePicture}
     assert (len(items), set(decoders), context.fallbacks) == (FRAMES, {"cuda:0"}, [])
     assert rig.decoders.open_sessions() == {0: 0}
@@ -227,7 +215,7 @@ def test_a_camera_goes_on_by_the_cpu_with_the_next_keyframe_when_the_device_fail
 ) -> None:
     rig.fault = lambda number: av.ExternalError(1, "gone") if number == 14 else None
     context = PluginContext()
-    items, decoders = watched(live(clip), context)
+    items, decoders = watched(plan(clip, decode="auto"), context)
     failed = [index for index, item in enumerate(items) if isinstance(item, FailedFrame)]
     assert len(failed) == 1
     assert context.fallbacks == [("cuda:0", "cpu", "gone")]
@@ -241,10 +229,10 @@ def test_a_camera_goes_on_by_the_cpu_with_the_next_keyframe_when_the_device_fail
 def test_a_damaged_packet_is_not_the_devices_fault_but_two_keyframes_are(clip: Path, rig: FakeHardware) -> None:
     rig.fault = lambda number: av.InvalidDataError(1, "damaged") if number in {13, 14} else None
     context = PluginContext()
-    _, decoders = watched(live(clip), context)
+    _, decoders = watched(plan(clip, decode="auto"), context)
     assert (set(decoders), context.fallbacks) == ({"cuda:0"}, [])
     rig.fault = lambda number: av.InvalidDataError(1, "damaged") if number >= 13 else None
-    _, decoders = watched(live(clip), context)
+    _, decoders = watched(plan(clip, decode="auto"), context)
     assert decoders[-1] == "cpu"
     assert context.fallbacks == [("cuda:0", "cpu", "damaged")]
 
